@@ -1,0 +1,27 @@
+"""The two things that can be wrong with what a user hands over."""
+
+
+class UserError(Exception):
+    """A problem that the user can mend.
+
+    The message is one line: it names the file, row, flag or value at fault and says what to
+    do about it. The commands print it and exit with code 2, without a traceback.
+    """
+
+
+class InvalidCrystal(Exception):
+    """One crystal cannot be used; the others can.
+
+    Attributes:
+      crystal_id: the id of the crystal, or the name of the file it was to come from.
+      reason: one line that says what is wrong with it.
+    """
+
+    def __init__(self, crystal_id: str, reason: str):
+        # Both in args, so that the exception survives pickling between processes.
+        super().__init__(crystal_id, reason)
+        self.crystal_id = crystal_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.crystal_id}: {self.reason}"
