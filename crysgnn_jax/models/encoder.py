@@ -1,0 +1,42 @@
+"""The crystal graph encoder that the teacher, CGCNN and their relatives share."""
+
+import flax.linen as nn
+import jax
+import jraph
+
+from crysgnn_jax.models.graph import masks
+from crysgnn_jax.models.layers import GatedConvolution, atom_features, dense, gaussian_basis
+
+
+class CrystalEncoder(nn.Module):
+    """Element features → linear layer → gated convolutions over the crystal graph.
+
+    Attributes:
+      width: length of an atom's vector.
+      n_convolutions: rounds of messages.
+      use_bias: whether the linear layer has a bias (CGCNN: yes, the teacher: no).
+      cutoff: Å, last centre of the distance basis.
+      axis_name: device axis for batch statistics.
+    """
+
+    width: int = 64
+    n_convolutions: int = 3
+    use_bias: bool = True
+    cutoff: float = 8.0
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, graph: jraph.GraphsTuple, train: bool) -> jax.Array:
+        """Atom vectors ``[n_node, width]`` of a batch with ``nodes["species"]`` ``[n_node]`` and
+        ``edges["distances"]`` ``[n_edge]``, Å."""
+        mask = masks(graph)
+        features = atom_features(graph.nodes["species"])
+        nodes = dense(
+            self.width, features.shape[-1], use_bias=self.use_bias, name="embedding"
+        )(features)
+        edge_features = gaussian_basis(graph.edges["distances"], stop=self.cutoff)
+        for layer in range(self.n_convolutions):
+            nodes = GatedConvolution(self.axis_name, name=f"convolution_{layer}")(
+                nodes, edge_features, graph.senders, graph.receivers, mask.nodes, mask.edges, train
+            )
+        return nodes

@@ -1,0 +1,245 @@
+"""The layers that the crystal graph networks share."""
+
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from crysgnn_jax.data.elements import element_features
+
+
+def torch_uniform(fan_in: int):
+    """Uniform on ±1/√fan_in: the initialisation of PyTorch's linear layers, which the published
+    models start from."""
+    limit = 1.0 / math.sqrt(fan_in)
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+    return init
+
+
+def dense(features: int, fan_in: int, *, use_bias: bool = True, name: str | None = None) -> nn.Dense:
+    """``nn.Dense`` initialised as PyTorch's ``Linear(fan_in, features)``."""
+    return nn.Dense(
+        features,
+        use_bias=use_bias,
+        kernel_init=torch_uniform(fan_in),
+        bias_init=torch_uniform(fan_in),
+        name=name,
+    )
+
+
+def atom_features(species: jax.Array) -> jax.Array:
+    """The 92 binary element features: ``[n_node]`` atomic numbers → ``[n_node, 92]``."""
+    return jnp.asarray(element_features())[species]
+
+
+def gaussian_basis(
+    distances: jax.Array, *, stop: float = 8.0, spacing: float = 0.2
+) -> jax.Array:
+    """Distances on a grid of Gaussians, exp(−(d − μ)²/spacing²) with μ = 0, spacing … stop.
+
+    CGCNN (Xie and Grossman 2018); 41 of them with the defaults.
+
+    Args:
+      distances: ``[n_edge]``, Å.
+      stop: Å, last centre.
+      spacing: Å, between centres, and the width of each Gaussian.
+
+    Returns:
+      ``[n_edge, round(stop / spacing) + 1]``
+    """
+    centres = np.linspace(0.0, stop, round(stop / spacing) + 1, dtype=np.float32)
+    return jnp.exp(-jnp.square((distances[:, None] - centres) / spacing))
+
+
+@jax.custom_vjp
+def softplus(x: jax.Array) -> jax.Array:
+    """log(1 + eˣ), elementwise, without overflow, with the logistic function as its gradient.
+
+    ``log(1 + e)`` rather than ``log1p(e)``: the argument e^(−|x|) is at most 1, so the result is
+    off by 6e-8 at most, and the loop vectorises.
+    """
+    return jnp.maximum(x, 0.0) + jnp.log(1.0 + jnp.exp(-jnp.abs(x)))
+
+
+def _softplus_forward(x):
+    return softplus(x), x
+
+
+def _softplus_backward(x, gradient):
+    return (gradient * jax.nn.sigmoid(x),)
+
+
+softplus.defvjp(_softplus_forward, _softplus_backward)
+
+
+@jax.custom_vjp
+def gate(a: jax.Array, b: jax.Array) -> jax.Array:
+    """σ(a) ⊙ softplus(b), elementwise.
+
+    Both factors and the derivative of the second are kept for the backward pass: on a CPU the
+    exponentials cost several times what writing and reading them costs.
+    """
+    return jax.nn.sigmoid(a) * softplus(b)
+
+
+def _gate_forward(a, b):
+    exponential = jnp.exp(-jnp.abs(b))
+    reciprocal = 1.0 / (1.0 + exponential)
+    slope = jnp.where(b >= 0.0, reciprocal, exponential * reciprocal)
+    amount = jnp.maximum(b, 0.0) + jnp.log(1.0 + exponential)
+    opening = jax.nn.sigmoid(a)
+    return opening * amount, (opening, amount, slope)
+
+
+def _gate_backward(residuals, gradient):
+    opening, amount, slope = residuals
+    through = gradient * opening
+    return through * (1.0 - opening) * amount, through * slope
+
+
+gate.defvjp(_gate_forward, _gate_backward)
+
+
+def _total(values: jax.Array, axis_name: str | None) -> jax.Array:
+    return values if axis_name is None else jax.lax.psum(values, axis_name)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def standardise(x: jax.Array, mask: jax.Array, axis_name: str | None, epsilon: float):
+    """Centre and scale each column of ``x`` by the statistics of its real rows.
+
+    The backward pass is written out: differentiating the two reductions costs twice the passes
+    over ``x``. No gradient flows through the returned statistics.
+
+    Args:
+      x: ``[n, d]``
+      mask: ``[n]``, 1.0 for real rows.
+      axis_name: the statistics cover the rows of all devices along this axis.
+      epsilon: added to the variance.
+
+    Returns:
+      ``x̂ [n, d]``, mean ``[d]``, biased variance ``[d]``, number of real rows (scalar).
+    """
+    return _standardise_forward(x, mask, axis_name, epsilon)[0]
+
+
+def _standardise_forward(x, mask, axis_name, epsilon):
+    count = _total(jnp.sum(mask), axis_name)
+    rows = jnp.maximum(count, 1.0)
+    mean = _total(jnp.sum(x * mask[:, None], axis=0), axis_name) / rows
+    centred = x - mean
+    variance = _total(jnp.sum(jnp.square(centred) * mask[:, None], axis=0), axis_name) / rows
+    inverse = jax.lax.rsqrt(variance + epsilon)
+    x_hat = centred * inverse
+    return (x_hat, mean, variance, count), (x, mean, inverse, mask, rows)
+
+
+def _standardise_backward(axis_name, epsilon, residuals, gradients):
+    x, mean, inverse, mask, rows = residuals
+    # Padding rows get no gradient and take no part in the means.
+    gradient = gradients[0] * mask[:, None]
+    x_hat = (x - mean) * inverse
+    gradient_mean = _total(jnp.sum(gradient, axis=0), axis_name) / rows
+    gradient_slope = _total(jnp.sum(gradient * x_hat, axis=0), axis_name) / rows
+    shift = (gradient_mean + x_hat * gradient_slope) * mask[:, None]
+    return inverse * (gradient - shift), None
+
+
+standardise.defvjp(_standardise_forward, _standardise_backward)
+
+
+class MaskedBatchNorm(nn.Module):
+    """Batch normalisation over the real rows of a padded batch, across devices.
+
+    Running statistics follow PyTorch: new = 0.9 · old + 0.1 · batch, with the unbiased variance.
+
+    Attributes:
+      axis_name: name of the device axis over which statistics are taken, if any.
+      momentum: weight of the new statistics.
+      epsilon: added to the variance.
+    """
+
+    axis_name: str | None = None
+    momentum: float = 0.1
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
+        """``[n, d]`` and the mask of real rows ``[n]`` → ``[n, d]``."""
+        width = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (width,))
+        bias = self.param("bias", nn.initializers.zeros, (width,))
+        mean = self.variable("batch_stats", "mean", jnp.zeros, (width,))
+        variance = self.variable("batch_stats", "var", jnp.ones, (width,))
+        if not train:
+            return (x - mean.value) * (scale * jax.lax.rsqrt(variance.value + self.epsilon)) + bias
+        axis_name = None if self.is_initializing() else self.axis_name
+        x_hat, batch_mean, batch_variance, count = standardise(x, mask, axis_name, self.epsilon)
+        if not self.is_initializing():
+            # A step that sees no row at all leaves the statistics as they are.
+            step = jnp.where(count > 0, self.momentum, 0.0)
+            unbiased = batch_variance * count / jnp.maximum(count - 1.0, 1.0)
+            mean.value += step * (batch_mean - mean.value)
+            variance.value += step * (unbiased - variance.value)
+        return x_hat * scale + bias
+
+
+class GatedConvolution(nn.Module):
+    """The convolution of CGCNN (Xie and Grossman 2018, eq. 5) with its batch norms.
+
+    ``v_i ← softplus(v_i + BN(Σ_k σ(BN(z_ik W_f + b_f)) ⊙ softplus(BN(z_ik W_s + b_s))))`` with
+    ``z_ik = v_i ⊕ v_k ⊕ u_ik``. The weight is applied in three parts, so that the two atom parts
+    are multiplied once an atom and not once an edge, and z is never formed; gate (f) and core (s)
+    are separate tensors throughout, since slicing one tensor costs a copy in the backward pass.
+    """
+
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(
+        self,
+        nodes: jax.Array,
+        edge_features: jax.Array,
+        senders: jax.Array,
+        receivers: jax.Array,
+        node_mask: jax.Array,
+        edge_mask: jax.Array,
+        train: bool,
+    ) -> jax.Array:
+        """One round of messages.
+
+        Args:
+          nodes: ``[n_node, d]``
+          edge_features: ``[n_edge, e]``
+          senders: ``[n_edge]``, neighbour k of each edge.
+          receivers: ``[n_edge]``, centre i of each edge, in ascending order.
+          node_mask: ``[n_node]``
+          edge_mask: ``[n_edge]``
+          train: use the batch's statistics, and update the running ones.
+
+        Returns:
+          ``[n_node, d]``
+        """
+        n_node, width = nodes.shape
+        fan_in = 2 * width + edge_features.shape[-1]
+
+        def linear(name: str) -> jax.Array:
+            kernel = self.param(f"{name}_kernel", torch_uniform(fan_in), (fan_in, width))
+            bias = self.param(f"{name}_bias", torch_uniform(fan_in), (width,))
+            centre = nodes @ kernel[:width] + bias
+            neighbour = nodes @ kernel[width : 2 * width]
+            return centre[receivers] + neighbour[senders] + edge_features @ kernel[2 * width :]
+
+        opening = MaskedBatchNorm(self.axis_name, name="gate_norm")(linear("gate"), edge_mask, train)
+        core = MaskedBatchNorm(self.axis_name, name="core_norm")(linear("core"), edge_mask, train)
+        messages = jax.ops.segment_sum(
+            gate(opening, core), receivers, n_node, indices_are_sorted=True
+        )
+        update = MaskedBatchNorm(self.axis_name, name="node_norm")(messages, node_mask, train)
+        return softplus(nodes + update)

@@ -1,0 +1,154 @@
+"""Golden numbers of the original implementations: graphs and parameters in this project's terms."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import jraph
+import numpy as np
+import pytest
+
+REFERENCE = Path(__file__).resolve().parents[1].parent / "shared" / "reference"
+
+
+def load(name: str) -> dict[str, np.ndarray]:
+    """The arrays of ``reference/<name>.npz``; skips the test where they are absent."""
+    path = REFERENCE / f"{name}.npz"
+    if not path.exists():
+        pytest.skip(f"the golden numbers {path.name} are not here")
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def graph_of(arrays, *, padding=(3, 5, 2), globals_=None) -> jraph.GraphsTuple:
+    """The stored crystals with their stored neighbours, padded by (nodes, edges, graphs)."""
+    n_node = arrays["crystals/n_atoms"].astype(np.int32)
+    neighbours = arrays["graph/nbr_idx"]
+    n_atoms, degree = neighbours.shape
+    more_nodes, more_edges, more_graphs = padding
+    pad = lambda x, n: np.concatenate([x, np.zeros((n, *x.shape[1:]), x.dtype)])
+    pad_edges = np.full(more_edges, n_atoms, np.int32)
+    return jraph.GraphsTuple(
+        nodes={"species": pad(arrays["crystals/numbers"].astype(np.int32), more_nodes)},
+        edges={"distances": pad(arrays["graph/distance"].astype(np.float32).ravel(), more_edges)},
+        receivers=np.concatenate([np.repeat(np.arange(n_atoms, dtype=np.int32), degree), pad_edges]),
+        senders=np.concatenate([neighbours.astype(np.int32).ravel(), pad_edges]),
+        globals={k: pad(np.asarray(v), more_graphs) for k, v in (globals_ or {}).items()},
+        n_node=np.concatenate([n_node, [more_nodes], np.zeros(more_graphs - 1)]).astype(np.int32),
+        n_edge=np.concatenate(
+            [n_node * degree, [more_edges], np.zeros(more_graphs - 1)]
+        ).astype(np.int32),
+    )
+
+
+def _norm(arrays, prefix, part=slice(None)):
+    get = lambda name: jnp.asarray(arrays[f"{prefix}.{name}"][part])
+    return (
+        {"scale": get("weight"), "bias": get("bias")},
+        {"mean": get("running_mean"), "var": get("running_var")},
+    )
+
+
+def _linear(arrays, prefix):
+    out = {"kernel": jnp.asarray(arrays[f"{prefix}.weight"].T)}
+    if f"{prefix}.bias" in arrays:
+        out["bias"] = jnp.asarray(arrays[f"{prefix}.bias"])
+    return out
+
+
+def convolution_parameters(arrays, prefix):
+    """One gated convolution: (parameters, batch statistics). The torch code stacks gate and core."""
+    weight, bias = arrays[f"{prefix}.fc_full.weight"], arrays[f"{prefix}.fc_full.bias"]
+    width = len(bias) // 2
+    halves = {"gate": slice(0, width), "core": slice(width, None)}
+    params, stats = {}, {}
+    for name, half in halves.items():
+        params[f"{name}_kernel"] = jnp.asarray(weight[half].T)
+        params[f"{name}_bias"] = jnp.asarray(bias[half])
+        params[f"{name}_norm"], stats[f"{name}_norm"] = _norm(arrays, f"{prefix}.bn1", half)
+    params["node_norm"], stats["node_norm"] = _norm(arrays, f"{prefix}.bn2")
+    return params, stats
+
+
+def encoder_parameters(arrays):
+    params, stats = {"embedding": _linear(arrays, "embedding")}, {}
+    n_convolutions = sum(name.endswith("fc_full.weight") for name in arrays)
+    for layer in range(n_convolutions):
+        name = f"convolution_{layer}"
+        params[name], stats[name] = convolution_parameters(arrays, f"convs.{layer}")
+    return params, stats
+
+
+def under(arrays, prefix):
+    """The arrays below ``prefix/``, without it."""
+    return {k[len(prefix) + 1 :]: v for k, v in arrays.items() if k.startswith(prefix + "/")}
+
+
+def teacher_variables(parameters):
+    """Flax variables of the teacher from arrays under torch names (or gradients: no statistics)."""
+    params, stats = encoder_parameters(parameters)
+    params = {
+        "encoder": params,
+        "connection": {
+            "bilinear": jnp.asarray(parameters["fc_adj.weight"]),
+            "bilinear_bias": jnp.asarray(parameters["fc_adj.bias"]),
+            **_linear(parameters, "fc1"),
+        },
+        "features": _linear(parameters, "fc_atom_feature"),
+        "space_group": _linear(parameters, "fc_sg"),
+    }
+    return {"params": params, "batch_stats": {"encoder": stats}}
+
+
+def cgcnn_variables(parameters):
+    """Flax variables of CGCNN from arrays under torch names."""
+    params, stats = encoder_parameters(parameters)
+    params = {
+        "encoder": params,
+        "hidden_0": _linear(parameters, "conv_to_fc"),
+        "output": _linear(parameters, "fc_out"),
+    }
+    return {"params": params, "batch_stats": {"encoder": stats}}
+
+
+def with_statistics(gradients, parameters):
+    """Gradient arrays completed by the running statistics, so that they convert like parameters."""
+    return {**{k: v for k, v in parameters.items() if "running" in k}, **gradients}
+
+
+def pairs_in_order(blocks_values, graph, n_block):
+    """``[n_block, …, TILE, TILE]`` values → ``[n_pair, …]`` crystal by crystal, row-major."""
+    from crysgnn_jax.models.pairs import TILE
+
+    values = np.moveaxis(np.asarray(blocks_values), (-2, -1), (1, 2))
+    out, block = [], 0
+    for n in np.asarray(graph.n_node)[:-2]:
+        tiles = -(-n // TILE)
+        square = values[block : block + tiles**2].reshape(tiles, tiles, *values.shape[1:])
+        square = np.moveaxis(square, 2, 1).reshape(tiles * TILE, tiles * TILE, *values.shape[3:])
+        out.append(square[:n, :n].reshape(n * n, *values.shape[3:]))
+        block += tiles**2
+    return np.concatenate(out)
+
+
+def assert_close(actual, expected, tolerance=1e-4):
+    """Largest difference relative to the largest expected magnitude."""
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    assert actual.shape == expected.shape
+    scale = max(np.abs(expected).max(), 1e-6)
+    assert np.abs(actual - expected).max() / scale < tolerance
+
+
+def assert_gradients_close(actual, expected):
+    """Every gradient within 1e-4 of its largest entry.
+
+    The biases in front of a batch norm have no gradient but rounding, on both sides.
+    """
+
+    def compare(path, ours, theirs):
+        if path[-1].key in ("gate_bias", "core_bias"):
+            assert np.abs(ours).max() < 1e-5 and np.abs(theirs).max() < 1e-5
+        else:
+            assert_close(ours, theirs)
+
+    jax.tree_util.tree_map_with_path(compare, actual, expected)
