@@ -28,6 +28,9 @@ class Source(Protocol):
     def fingerprint(self) -> str:
         """Hex digest of the content: equal exactly when every crystal and label is."""
 
+    def ids(self) -> np.ndarray | None:
+        """``[len(self)]`` text: the ids of the items; None where they are not known unread."""
+
     def labelled(self, label: str) -> np.ndarray:
         """``[len(self)]`` bool: which items carry the label, as far as is known unread."""
 

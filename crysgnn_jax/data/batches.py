@@ -1,0 +1,281 @@
+"""Graph store → padded batches of one static shape.
+
+A budget of nodes, edges and graphs is chosen once from the sizes of the crystals; every batch is
+packed until the budget is full, so that the compiled step sees one shape and little of it is
+padding. Batches are NumPy arrays.
+"""
+
+import dataclasses
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import jraph
+import numpy as np
+
+from crysgnn_jax.data.store import GraphStore
+from crysgnn_jax.data.symmetry import crystal_system
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """Static shape of a batch, padding included.
+
+    Attributes:
+      nodes: atoms, at least one of them padding.
+      edges: edges.
+      graphs: crystals, at least one of them padding.
+      extra: other quantities that a model lays out in static shapes, such as pair blocks.
+    """
+
+    nodes: int
+    edges: int
+    graphs: int
+    extra: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def limits(self) -> np.ndarray:
+        """What real crystals may use: ``[3 + extra]``, as the columns of `Sizes.table`."""
+        return np.array([self.nodes - 1, self.edges, self.graphs - 1, *self.extra.values()])
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """What each crystal takes of a budget.
+
+    Attributes:
+      nodes: ``[n]`` atoms of each crystal.
+      edges: ``[n]`` edges.
+      extra: name → ``[n]``, further quantities to budget.
+    """
+
+    nodes: np.ndarray
+    edges: np.ndarray
+    extra: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    @property
+    def table(self) -> np.ndarray:
+        """``[n, 3 + extra]``: atoms, edges, one graph, and the extra quantities."""
+        ones = np.ones_like(self.nodes)
+        return np.stack([self.nodes, self.edges, ones, *self.extra.values()], axis=1)
+
+
+def pack(table: np.ndarray, limits: np.ndarray, order: np.ndarray) -> list[np.ndarray]:
+    """Fill batches with crystals in the given order.
+
+    Each batch takes the crystals at the head of the queue as long as they fit; then the first
+    ones further back that still fit in the rest, so that one large crystal does not leave a hole.
+    The ones passed over stay at the head.
+
+    Args:
+      table: ``[n, r]``, what each crystal takes.
+      limits: ``[r]``, what a batch has.
+      order: row numbers of ``table``.
+
+    Returns:
+      Arrays of row numbers, every one of ``order`` in exactly one of them.
+
+    Raises:
+      ValueError: a crystal is larger than a batch.
+    """
+    batches = []
+    window = np.empty(0, dtype=order.dtype)
+    reach = 2 * int(limits[2])
+    position = 0
+    while position < len(order) or len(window):
+        more = order[position : position + reach - len(window)]
+        position += len(more)
+        window = np.concatenate([window, more])
+        sizes = table[window]
+        taken = (np.cumsum(sizes, axis=0) <= limits).all(axis=1)
+        if not taken.any() and not (sizes <= limits).all(axis=1).any():
+            raise ValueError(f"crystal {window[0]} takes {sizes[0]}, more than {limits}")
+        left = limits - sizes[taken].sum(axis=0)
+        while (fits := ~taken & (sizes <= left).all(axis=1)).any():
+            first = int(np.argmax(fits))
+            taken[first] = True
+            left = left - sizes[first]
+        batches.append(window[taken])
+        window = window[~taken]
+    return batches
+
+
+def choose_budget(sizes: Sizes, batch_size: int) -> Budget:
+    """The smallest budget that packs the crystals into ⌈n / batch_size⌉ batches.
+
+    Batches then hold ``batch_size`` crystals on average, more where they are small. Nodes and
+    edges are given as little slack as packing allows; the others as much as it happens to use,
+    so that they do not decide.
+
+    Args:
+      sizes: of all crystals that will ever be in a batch: training, validation and test.
+      batch_size: crystals of an average batch.
+    """
+    table = sizes.table
+    n_batches = -(-len(table) // batch_size)
+    largest, mean = table.max(axis=0), table.sum(axis=0) / n_batches
+    unlimited = np.full(table.shape[1], np.iinfo(np.int64).max // 2)
+    unlimited[2] = len(table)
+    generator = np.random.default_rng(0)
+    orders = [generator.permutation(len(table)) for _ in range(3)]
+    for slack in (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 1.0):
+        limits = unlimited.copy()
+        limits[:2] = np.maximum(largest[:2], np.ceil(mean[:2] * (1 + slack)))
+        packings = [pack(table, limits, order) for order in orders]
+        if max(map(len, packings)) <= n_batches:
+            break
+    used = np.array([table[rows].sum(axis=0) for packing in packings for rows in packing])
+    limits[2:] = np.ceil(used[:, 2:].max(axis=0) * 1.05)
+    round_up = lambda value, multiple: -(-int(value) // multiple) * multiple
+    return Budget(
+        nodes=round_up(limits[0] + 1, 8),
+        edges=max(round_up(limits[1], 64), 64),
+        graphs=int(limits[2]) + 1,
+        extra={name: int(n) for name, n in zip(sizes.extra, limits[3:])},
+    )
+
+
+def _ragged(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The positions start … start + length − 1 of every range, one after the other."""
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
+
+
+def _padded(values: np.ndarray, length: int, fill=0) -> np.ndarray:
+    out = np.full((length, *values.shape[1:]), fill, values.dtype)
+    out[: len(values)] = values
+    return out
+
+
+class Batcher:
+    """Assembles padded batches from a store.
+
+    Args:
+      store: the graphs.
+      budget: the static shape.
+      label: ``[len(store)]`` targets in the property's own unit, NaN = missing; optional.
+      node_columns: name → ``[all atoms of the store, …]``, further columns for ``nodes``.
+    """
+
+    def __init__(
+        self,
+        store: GraphStore,
+        budget: Budget,
+        *,
+        label: np.ndarray | None = None,
+        node_columns: Mapping[str, np.ndarray] | None = None,
+    ):
+        self.store = store
+        self.budget = budget
+        self._label = np.full(len(store), np.nan) if label is None else label
+        self._node_columns = dict(node_columns or {})
+
+    def __call__(self, rows: np.ndarray) -> jraph.GraphsTuple:
+        """The crystals ``rows`` of the store as one batch.
+
+        ``nodes``: ``species`` [n_node] int32 and the further columns; ``edges``: ``distances``
+        [n_edge] float32, Å; ``globals``, [n_graph]: ``row`` in the store (−1 for padding),
+        ``labels`` and ``label_mask`` [n_graph, 1], ``space_group``, ``crystal_system``. Receivers
+        are the centre atoms, ascending; senders their neighbours.
+        """
+        store, budget = self.store, self.budget
+        n_node = store.n_nodes[rows].astype(np.int32)
+        n_edge = store.n_edges[rows].astype(np.int32)
+        node_rows = _ragged(store.node_offsets[rows], n_node)
+        edge_rows = _ragged(store.edge_offsets[rows], n_edge)
+        n_atoms, n_bonds = len(node_rows), len(edge_rows)
+        first_node = np.cumsum(n_node) - n_node
+        receivers = np.repeat(np.arange(n_atoms, dtype=np.int32), store.degree[node_rows])
+        senders = store.senders[edge_rows] + np.repeat(first_node, n_edge).astype(np.int32)
+        space_group = store.space_group[rows].astype(np.int32)
+        label = self._label[rows]
+        known = np.isfinite(label)
+        per_graph = {
+            "space_group": space_group,
+            "crystal_system": crystal_system(space_group).astype(np.int32),
+            "labels": np.where(known, label, 0.0).astype(np.float32)[:, None],
+            "label_mask": known.astype(np.float32)[:, None],
+        }
+        padding_node = n_atoms
+        counts = lambda real, whole: _padded(
+            np.append(real, whole - real.sum()).astype(np.int32), budget.graphs
+        )
+        return jraph.GraphsTuple(
+            nodes={
+                "species": _padded(store.species[node_rows].astype(np.int32), budget.nodes),
+                **{
+                    name: _padded(column[node_rows], budget.nodes)
+                    for name, column in self._node_columns.items()
+                },
+            },
+            edges={"distances": _padded(store.distances[edge_rows], budget.edges)},
+            receivers=_padded(receivers, budget.edges, padding_node),
+            senders=_padded(senders, budget.edges, padding_node),
+            globals={
+                "row": _padded(np.asarray(rows, dtype=np.int32), budget.graphs, -1),
+                **{name: _padded(values, budget.graphs) for name, values in per_graph.items()},
+            },
+            n_node=counts(n_node, budget.nodes),
+            n_edge=counts(n_edge, budget.edges),
+        )
+
+
+def stack(graphs: Sequence[jraph.GraphsTuple]) -> jraph.GraphsTuple:
+    """One batch a device, stacked along a new leading axis."""
+    both = lambda *xs: {k: np.stack([x[k] for x in xs]) for k in xs[0]}
+    return jraph.GraphsTuple(
+        *(
+            both(*field) if isinstance(field[0], dict) else np.stack(field)
+            for field in zip(*graphs)
+        )
+    )
+
+
+def group(batches: Sequence[np.ndarray], n_devices: int) -> list[list[np.ndarray]]:
+    """Batches → steps of one batch a device; the last step is filled up with empty batches."""
+    empty = np.empty(0, dtype=np.int64)
+    padded = [*batches, *[empty] * (-len(batches) % n_devices)]
+    return [padded[i : i + n_devices] for i in range(0, len(padded), n_devices)]
+
+
+def prefetch(
+    batcher: Batcher, steps: Iterable[Sequence[np.ndarray]], depth: int = 3
+) -> Iterator[tuple[Sequence[np.ndarray], jraph.GraphsTuple]]:
+    """Assemble batches in a background thread, ``depth`` steps ahead.
+
+    Yields:
+      The rows of each device's batch, and the stacked batches ``[n_devices, …]``.
+    """
+    done = object()
+    ready: queue.Queue = queue.Queue(maxsize=depth)
+    stopped = threading.Event()
+
+    def put(item) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                pass
+        return False
+
+    def work() -> None:
+        try:
+            for rows in steps:
+                if not put((rows, stack([batcher(r) for r in rows]))):
+                    return
+            put(done)
+        except BaseException as error:  # handed to the consumer, which raises it
+            put(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not done:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        thread.join()

@@ -1,0 +1,101 @@
+"""Pictures of runs, as PNG files."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+COLOURS = {"train": "#0072b2", "validation": "#d55e00", "test": "#009e73"}
+"""Okabe and Ito's, which readers with colour blindness can tell apart."""
+
+
+def _figure(width: float, height: float) -> Figure:
+    # Not through pyplot: its global state would outlive the picture and pick a backend.
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def loss_curves(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    path: Path,
+    metrics: Sequence[str],
+    *,
+    unit: str = "",
+) -> None:
+    """One panel a metric, over epochs.
+
+    Args:
+      runs: name of a run → lines of its metrics log; several runs share the panels.
+      path: of the PNG.
+      metrics: names without ``train_`` or ``validation_``; both are drawn where logged.
+      unit: of metrics that end in ``mae``.
+    """
+    figure = _figure(4.2 * len(metrics), 3.4)
+    axes = figure.subplots(1, len(metrics), squeeze=False)[0]
+    styles = ("-", "--", ":")
+    for axis, metric in zip(axes, metrics):
+        for (name, lines), style in zip(runs.items(), styles):
+            for side in ("train", "validation"):
+                points = [
+                    (line["epoch"], line[f"{side}_{metric}"])
+                    for line in lines
+                    if f"{side}_{metric}" in line
+                ]
+                if points:
+                    label = f"{name} {side}".strip()
+                    axis.plot(*zip(*points), style, color=COLOURS[side], label=label, linewidth=1.4)
+        axis.set_xlabel("epoch")
+        axis.set_ylabel(f"{metric} ({unit})" if metric.endswith("mae") and unit else metric)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+        values = [y for line in axis.lines for y in line.get_ydata()]
+        if values and min(values) > 0:
+            axis.set_yscale("log")
+    figure.savefig(path, dpi=130)
+
+
+def parity(
+    targets: np.ndarray, predictions: np.ndarray, path: Path, *, property: str, unit: str, title: str
+) -> None:
+    """Prediction against target for the test crystals, with MAE and R².
+
+    Args:
+      targets: ``[n]``
+      predictions: ``[n]``
+      path: of the PNG.
+      property: name for the axes.
+      unit: of both.
+      title: what the run was.
+    """
+    figure = _figure(4.4, 4.2)
+    axis = figure.subplots()
+    low = min(targets.min(), predictions.min())
+    high = max(targets.max(), predictions.max())
+    margin = 0.03 * (high - low or 1.0)
+    ends = (low - margin, high + margin)
+    axis.plot(ends, ends, color="0.5", linewidth=1)
+    axis.scatter(targets, predictions, s=9, alpha=0.5, color=COLOURS["test"], linewidths=0)
+    axis.set(xlim=ends, ylim=ends, aspect="equal", title=title)
+    label = f"{property.replace('_', ' ')}" + (f" ({unit})" if unit else "")
+    axis.set_xlabel(f"target: {label}")
+    axis.set_ylabel("prediction")
+    axis.text(
+        0.04,
+        0.96,
+        f"MAE {np.mean(np.abs(predictions - targets)):.4g} {unit}\n"
+        f"R² {r_squared(targets, predictions):.4f}\n{len(targets)} test crystals",
+        transform=axis.transAxes,
+        verticalalignment="top",
+    )
+    axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=130)
+
+
+def r_squared(targets: np.ndarray, predictions: np.ndarray) -> float:
+    """1 − residual variance / variance of the targets; NaN where all targets are equal."""
+    spread = float(np.sum((targets - targets.mean()) ** 2))
+    return 1.0 - float(np.sum((targets - predictions) ** 2)) / spread if spread else float("nan")

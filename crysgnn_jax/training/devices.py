@@ -1,0 +1,90 @@
+"""Every mention of devices: how many there are, and how a step is spread over them.
+
+One batch a device, the parameters replicated: arrays that a step takes or returns have a leading
+axis of one entry a device. Inside a step, `AXIS` names that axis for sums over devices.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from crysgnn_jax.errors import UserError
+
+AXIS = "devices"
+"""Name of the device axis inside steps; the ``axis_name`` of layers and losses."""
+
+
+class Compiled:
+    """A function compiled for several devices, which counts its compilations."""
+
+    def __init__(self, step: Callable, devices: list[jax.Device], donate: tuple[int, ...]):
+        self.compilations = 0
+
+        def traced(*arguments):
+            # Runs once for each new shape or type of the arguments, and not at other calls.
+            self.compilations += 1
+            return step(*arguments)
+
+        self._call = jax.pmap(traced, axis_name=AXIS, devices=devices, donate_argnums=donate)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._call(*arguments)
+
+
+class Devices:
+    """The local devices that a run uses.
+
+    Args:
+      count: how many; None for all.
+
+    Raises:
+      UserError: there are fewer.
+    """
+
+    def __init__(self, count: int | None = None):
+        available = jax.local_devices()
+        if count is not None and count > len(available):
+            hint = (
+                f"; set XLA_FLAGS=--xla_force_host_platform_device_count={count} to split the CPU"
+                if available[0].platform == "cpu"
+                else ""
+            )
+            raise UserError(
+                f"--devices {count}: this machine has {len(available)} "
+                f"({available[0].device_kind}){hint}"
+            )
+        self._devices = available[:count]
+        mesh = Mesh(np.array(self._devices), (AXIS,))
+        self._sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+
+    def __len__(self) -> int:
+        return len(self._devices)
+
+    def __str__(self) -> str:
+        kind = self._devices[0].device_kind
+        return f"{len(self)} × {kind} ({self._devices[0].platform})"
+
+    def compile(self, step: Callable, *, donate: tuple[int, ...] = ()) -> "Compiled":
+        """Compile ``step`` to run on every device at once, each on its slice of the arguments.
+
+        Args:
+          step: a pure function; it may sum over devices along `AXIS`.
+          donate: numbers of the arguments whose memory the result may take over.
+        """
+        return Compiled(step, self._devices, donate)
+
+    def put(self, stacked: Any) -> Any:
+        """Move arrays ``[n_devices, …]`` onto the devices, one slice each."""
+        return jax.device_put(stacked, self._sharding)
+
+    def replicate(self, tree: Any) -> Any:
+        """A copy of every array on every device: ``[…]`` → ``[n_devices, …]``."""
+        return self.put(jax.tree.map(lambda x: np.stack([np.asarray(x)] * len(self)), tree))
+
+    @staticmethod
+    def first(tree: Any) -> Any:
+        """The first device's copy, as NumPy arrays: ``[n_devices, …]`` → ``[…]``."""
+        return jax.tree.map(lambda x: np.asarray(x.addressable_shards[0].data)[0], tree)

@@ -1,0 +1,240 @@
+"""The training loop: epochs, validation, logging, checkpoints, early stopping, resumption."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from crysgnn_jax.data.batches import Batcher, group, pack, prefetch
+from crysgnn_jax.errors import UserError
+from crysgnn_jax.training.checkpoints import Checkpoints, Position
+from crysgnn_jax.training.devices import Devices
+from crysgnn_jax.training.logs import MetricsLog, Progress
+from crysgnn_jax.training.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopSettings:
+    """How long and how to train.
+
+    Attributes:
+      epochs: at most.
+      patience: stop after this many epochs without a better validation score; None: never.
+      seed: of the order of the crystals; each epoch has its own order.
+      log_every: steps between lines of the metrics log.
+      checkpoint_seconds: save no more often than this, best and last epochs apart.
+    """
+
+    epochs: int
+    patience: int | None = None
+    seed: int = 0
+    log_every: int = 50
+    checkpoint_seconds: float = 20.0
+
+
+@dataclasses.dataclass
+class Fit:
+    """What training ended with.
+
+    Attributes:
+      variables: the weights of the best epoch by validation score, as NumPy arrays.
+      position: where the run ended.
+    """
+
+    variables: Any
+    position: Position
+
+
+class Trainer:
+    """Trains a state on the crystals ``rows`` of a batcher's store.
+
+    Args:
+      devices: where to train.
+      step: pure function (state, batch) → (state, metrics), see `state.make_train_step`.
+      batcher: makes the batches.
+      rows: ``[n]`` training crystals, as rows of the store.
+      sizes: ``[len(store), r]``, the table of `batches.Sizes`.
+      evaluate: variables, replicated → (score, metrics) on the validation crystals; the lowest
+        score is the best.
+      settings: how long and how.
+      checkpoints: where the run is saved.
+      log: where metrics go.
+      progress: what the user sees.
+    """
+
+    def __init__(
+        self,
+        *,
+        devices: Devices,
+        step: Callable,
+        batcher: Batcher,
+        rows: np.ndarray,
+        sizes: np.ndarray,
+        evaluate: Callable[[Any], tuple[float, dict[str, float]]],
+        settings: LoopSettings,
+        checkpoints: Checkpoints,
+        log: MetricsLog,
+        progress: Progress,
+    ):
+        self._devices = devices
+        self._step = devices.compile(step, donate=(0,))
+        self._batcher = batcher
+        self._rows = rows
+        self._sizes = sizes
+        self._evaluate = evaluate
+        self._settings = settings
+        self._checkpoints = checkpoints
+        self._log = log
+        self._progress = progress
+        self._last_save = time.monotonic()
+        self._clock: float | None = None
+
+    def plan(self, epoch: int) -> list[list[np.ndarray]]:
+        """The steps of an epoch, each the rows of one batch a device; a function of the seed."""
+        order = np.random.default_rng((self._settings.seed, epoch)).permutation(self._rows)
+        batches = pack(self._sizes, self._batcher.budget.limits, order)
+        return group(batches, len(self._devices))
+
+    def summary(self, fit: Fit) -> dict[str, Any]:
+        """What every ``result.json`` says of the training itself."""
+        position, limits = fit.position, self._batcher.budget
+        plan = self.plan(0)
+        used = sum(self._sizes[rows].sum(axis=0) for step in plan for rows in step)
+        n_batches = len(plan) * len(self._devices)
+        return {
+            "epochs": position.epoch,
+            "best_epoch": position.best_epoch,
+            "steps": position.step,
+            "seconds": round(position.seconds, 2),
+            "crystals_per_second": round(
+                position.timed_crystals / max(position.timed_seconds, 1e-9), 1
+            ),
+            "parameters": sum(x.size for x in jax.tree.leaves(fit.variables["params"])),
+            "compilations": self._step.compilations,
+            "padding_nodes": round(1.0 - float(used[0]) / (n_batches * limits.nodes), 4),
+            "padding_edges": round(1.0 - float(used[1]) / (n_batches * limits.edges), 4),
+            "devices": str(self._devices),
+        }
+
+    def fit(self, state: TrainState) -> Fit:
+        """Train from ``state``, or from the last checkpoint if there is one.
+
+        Raises:
+          UserError: the loss became NaN or infinite.
+        """
+        position = Position()
+        best = state.variables
+        if self._checkpoints.last_step is not None:
+            state, best, position = self._checkpoints.restore(state, best)
+        self._log.truncate(position)
+        state = self._devices.replicate(state)
+        settings = self._settings
+        started = time.monotonic() - position.seconds
+        while position.epoch < settings.epochs and not self._out_of_patience(position):
+            state = self._train_epoch(state, best, position, started)
+            score, metrics = self._evaluate(state.variables)
+            position.epoch, position.batch = position.epoch + 1, 0
+            position.seconds = time.monotonic() - started
+            improved = score < position.best_score
+            if improved:
+                position.best_score, position.best_epoch = score, position.epoch
+                best = self._devices.first(state.variables)
+            n = position.sums.pop("crystals")
+            train = {f"train_{name}": total / n for name, total in position.sums.items()}
+            position.sums = {}
+            self._log.write(
+                {"epoch": position.epoch, "step": position.step, **train, **metrics},
+                seconds=position.seconds,
+            )
+            self._progress.epoch(position, train, metrics, improved)
+            finished = position.epoch >= settings.epochs or self._out_of_patience(position)
+            if finished or self._save_is_due():
+                self._save(state, best, position)
+        self._checkpoints.wait()
+        self._progress.close()
+        return Fit(jax.tree.map(np.asarray, best), position)
+
+    def _train_epoch(
+        self, state: TrainState, best: Any, position: Position, started: float
+    ) -> TrainState:
+        steps = self.plan(position.epoch)[position.batch :]
+        self._progress.start_epoch(position, total=len(steps) + position.batch)
+        if self._clock is not None:
+            self._clock = time.monotonic()
+        # The metrics of a step are read after the next one has been handed to the device, so
+        # that the device never waits for the host.
+        waiting: tuple[Sequence[np.ndarray], Any] | None = None
+        for rows, batch in prefetch(self._batcher, steps):
+            state, metrics = self._step(state, self._devices.put(batch))
+            if waiting is not None:
+                self._account(*waiting, position, started)
+                if self._save_is_due():
+                    # The step under way belongs to the state, so it must be counted with it.
+                    self._account(rows, metrics, position, started)
+                    waiting = None
+                    self._save(state, best, position)
+                    continue
+            waiting = rows, metrics
+        if waiting is not None:
+            self._account(*waiting, position, started)
+        return state
+
+    def _account(
+        self, rows: Sequence[np.ndarray], metrics: Any, position: Position, started: float
+    ) -> None:
+        """Read one step's metrics and count it."""
+        values = {name: float(value) for name, value in self._devices.first(metrics).items()}
+        bad = [name for name, value in values.items() if not np.isfinite(value)]
+        if bad:
+            raise UserError(self._describe_divergence(bad[0], values[bad[0]], rows, position))
+        n = sum(map(len, rows))
+        position.step += 1
+        position.batch += 1
+        position.seconds = time.monotonic() - started
+        now = time.monotonic()
+        if self._clock is not None:
+            position.timed_crystals += n
+            position.timed_seconds += now - self._clock
+        self._clock = now
+        sums = position.sums
+        sums["crystals"] = sums.get("crystals", 0) + n
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + n * value
+        if position.step % self._settings.log_every == 0:
+            self._log.write(
+                {"epoch": position.epoch, "step": position.step, **values},
+                seconds=position.seconds,
+            )
+        self._progress.step(position, values)
+
+    def _describe_divergence(
+        self, name: str, value: float, rows: Sequence[np.ndarray], position: Position
+    ) -> str:
+        self._checkpoints.wait()
+        ids = [str(self._batcher.store.ids[row]) for batch in rows for row in batch]
+        shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
+        last = self._checkpoints.last_step
+        saved = (
+            f"the last good checkpoint is {self._checkpoints.directory / str(last)}"
+            if last is not None
+            else "there is no checkpoint yet"
+        )
+        return (
+            f"{name} became {value} at step {position.step + 1} (batch: {shown}); {saved}; "
+            "try a lower --learning-rate, or look at the labels of these crystals"
+        )
+
+    def _out_of_patience(self, position: Position) -> bool:
+        patience = self._settings.patience
+        return patience is not None and position.epoch - position.best_epoch >= patience
+
+    def _save_is_due(self) -> bool:
+        return time.monotonic() - self._last_save > self._settings.checkpoint_seconds
+
+    def _save(self, state: TrainState, best: Any, position: Position) -> None:
+        self._checkpoints.save(self._devices.first(state), best, position)
+        self._last_save = time.monotonic()
+

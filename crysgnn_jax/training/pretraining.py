@@ -1,0 +1,147 @@
+"""Pre-training the teacher: from a graph store to a finished run."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from crysgnn_jax.data.batches import Batcher, Sizes, choose_budget
+from crysgnn_jax.data.store import GraphStore
+from crysgnn_jax.errors import UserError
+from crysgnn_jax.models.graph import masks
+from crysgnn_jax.models.pairs import count_blocks
+from crysgnn_jax.models.teacher import Teacher
+from crysgnn_jax.objectives.pretraining import PretrainingWeights, pretraining_loss
+from crysgnn_jax.objectives.reduction import mean_share
+from crysgnn_jax.training.checkpoints import Checkpoints
+from crysgnn_jax.training.devices import AXIS, Devices
+from crysgnn_jax.training.inference import Evaluator
+from crysgnn_jax.training.logs import MetricsLog, Progress
+from crysgnn_jax.training.loop import LoopSettings, Trainer
+from crysgnn_jax.training.state import create_optimiser, create_state, make_train_step
+from crysgnn_jax.training.workdir import Workdir
+
+VALIDATION_FRACTION = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainSettings:
+    """Settings of a pre-training run.
+
+    Attributes:
+      epochs: passes over the crystals.
+      batch_size: crystals of an average batch, a device.
+      learning_rate: the highest of the schedule.
+      seed: of the weights, the validation crystals and the order.
+      temperature: of the contrastive loss.
+      weights: of the four losses.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    seed: int = 0
+    temperature: float = 0.07
+    weights: PretrainingWeights = PretrainingWeights()
+
+
+def hold_out(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Training and validation rows of ``n`` crystals; 5 % at random, at least one, are validation.
+
+    Raises:
+      UserError: there are fewer than two crystals.
+    """
+    if n < 2:
+        raise UserError(f"pre-training needs at least 2 crystals, not {n}")
+    order = np.random.default_rng(seed).permutation(n)
+    n_validation = max(1, round(VALIDATION_FRACTION * n))
+    return np.sort(order[n_validation:]), np.sort(order[:n_validation])
+
+
+def pretrain(
+    store: GraphStore,
+    workdir: Workdir,
+    module: Teacher,
+    settings: PretrainSettings,
+    devices: Devices,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Train a teacher, or go on with it, and write the run's files but the pictures.
+
+    Args:
+      store: the crystals; labels are not read.
+      workdir: of the run.
+      module: the teacher; its ``axis_name`` must be `devices.AXIS`.
+      settings: how to train.
+      devices: where to train.
+      progress: what the user sees.
+
+    Returns:
+      The content of ``result.json``.
+
+    Raises:
+      UserError: there are fewer crystals than devices, or the loss became NaN.
+    """
+    train, validation = hold_out(len(store), settings.seed)
+    if len(train) < len(devices):
+        raise UserError(f"{len(train)} training crystals are too few for {len(devices)} devices")
+    blocks = count_blocks(store.n_nodes.astype(np.int64))
+    sizes = Sizes(store.n_nodes, store.n_edges, {"blocks": blocks})
+    budget = choose_budget(sizes, settings.batch_size)
+    batcher = Batcher(store, budget)
+    n_block = budget.extra["blocks"]
+    loss = pretraining_loss(
+        settings.weights, temperature=settings.temperature, axis_name=AXIS
+    )
+
+    def metrics_of(variables, graph):
+        outputs = module.apply(variables, graph, False, n_block=n_block)
+        value, parts = loss(outputs, graph)
+        guess = jnp.argmax(outputs.space_group_logits, axis=1) + 1
+        right = (guess == graph.globals["space_group"]).astype(jnp.float32)
+        accuracy = mean_share(right, masks(graph).graphs, AXIS)
+        return jax.lax.psum({"loss": value, **parts, "space_group_accuracy": accuracy}, AXIS)
+
+    evaluator = Evaluator(devices, metrics_of, batcher, sizes.table)
+
+    def evaluate(variables):
+        means = evaluator.means(variables, validation)
+        return means["loss"], {f"validation_{name}": value for name, value in means.items()}
+
+    steps_per_epoch = -(-len(train) // (settings.batch_size * len(devices)))
+    optimiser = create_optimiser(settings.learning_rate, settings.epochs * steps_per_epoch)
+    checkpoints = Checkpoints(workdir.checkpoints)
+    log = MetricsLog(workdir.metrics)
+    trainer = Trainer(
+        devices=devices,
+        step=make_train_step(module, loss, optimiser, axis_name=AXIS, n_block=n_block),
+        batcher=batcher,
+        rows=train,
+        sizes=sizes.table,
+        evaluate=evaluate,
+        settings=LoopSettings(epochs=settings.epochs, seed=settings.seed),
+        checkpoints=checkpoints,
+        log=log,
+        progress=progress,
+    )
+    state = create_state(
+        module, optimiser, jax.random.key(settings.seed), batcher(train[:1]), n_block=n_block
+    )
+    fit = trainer.fit(state)
+    checkpoints.close()
+    _, validation_metrics = evaluate(devices.replicate(fit.variables))
+    workdir.write_splits(
+        {"train": store.ids[train].tolist(), "validation": store.ids[validation].tolist()}
+    )
+    result = {
+        "task": "pretraining",
+        "n_train": len(train),
+        "n_validation": len(validation),
+        "n_test": 0,
+        **validation_metrics,
+        **trainer.summary(fit),
+    }
+    workdir.finish(result)
+    return result

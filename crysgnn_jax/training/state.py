@@ -1,0 +1,127 @@
+"""What a training step reads and writes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import jraph
+import optax
+
+from crysgnn_jax.objectives.reduction import Loss
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that a step changes.
+
+    Attributes:
+      step: steps taken, int32 scalar.
+      params: parameters.
+      batch_stats: running statistics of the batch norms.
+      opt_state: state of the optimiser.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What ``module.apply`` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def create_optimiser(
+    learning_rate: float, total_steps: int, *, warmup: float = 0.05, clip: float = 1.0
+) -> optax.GradientTransformation:
+    """Adam with clipped gradients; the rate rises linearly, then falls to 0 along a cosine.
+
+    Args:
+      learning_rate: the highest rate.
+      total_steps: steps until it reaches 0.
+      warmup: fraction of the steps during which it rises.
+      clip: largest global norm of the gradient.
+    """
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, learning_rate, max(1, round(warmup * total_steps)), max(2, total_steps)
+    )
+    return optax.chain(optax.clip_by_global_norm(clip), optax.adam(schedule))
+
+
+def create_state(
+    module: nn.Module,
+    optimiser: optax.GradientTransformation,
+    key: jax.Array,
+    example: jraph.GraphsTuple,
+    **call: Any,
+) -> TrainState:
+    """The state before the first step.
+
+    Args:
+      module: called as ``module(graph, train, **call)``.
+      optimiser: its state is created alongside.
+      key: random key of the initial parameters.
+      example: any batch of the run's shape; its values do not matter.
+      **call: static arguments of the module.
+    """
+    init = jax.jit(lambda key, graph: module.init(key, graph, True, **call))
+    variables = init(key, example)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=optimiser.init(variables["params"]),
+    )
+
+
+def make_train_step(
+    module: nn.Module,
+    loss: Loss,
+    optimiser: optax.GradientTransformation,
+    *,
+    axis_name: str | None = None,
+    **call: Any,
+) -> Callable[[TrainState, jraph.GraphsTuple], tuple[TrainState, dict[str, jax.Array]]]:
+    """A pure function (state, batch) → (next state, metrics of the step).
+
+    With an ``axis_name``, each device differentiates its share of the loss and the shares are
+    summed, which is the gradient of the loss over all devices' crystals. Metrics are those of the
+    whole step: ``loss``, the loss's parts, and ``gradient_norm`` before clipping.
+    """
+
+    def total(tree):
+        return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+
+    def step(state: TrainState, graph: jraph.GraphsTuple):
+        def objective(params):
+            outputs, updated = module.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                graph,
+                True,
+                mutable=["batch_stats"],
+                **call,
+            )
+            value, parts = loss(outputs, graph)
+            return value, ({"loss": value, **parts}, updated.get("batch_stats", {}))
+
+        (_, (metrics, batch_stats)), gradients = jax.value_and_grad(objective, has_aux=True)(
+            state.params
+        )
+        metrics, gradients = total(metrics), total(gradients)
+        updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
+        metrics["gradient_norm"] = optax.global_norm(gradients)
+        return (
+            TrainState(
+                step=state.step + 1,
+                params=optax.apply_updates(state.params, updates),
+                batch_stats=batch_stats,
+                opt_state=opt_state,
+            ),
+            metrics,
+        )
+
+    return step

@@ -1,0 +1,165 @@
+"""The directory of a run: what it was made with, and whether it is new, interrupted or finished."""
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from crysgnn_jax import __version__
+from crysgnn_jax.errors import UserError
+
+CONFIG, RESULT, METRICS, CHECKPOINTS = "config.json", "result.json", "metrics.jsonl", "checkpoints"
+
+
+class Workdir:
+    """A run's directory.
+
+    Opening one for a run leaves it in one of three states: new (emptied if ``overwrite``),
+    interrupted (to be resumed) or finished (`result` is not None).
+
+    Args:
+      path: the directory; made if need be.
+      made_with: what determines the run's outcome; an existing run's must be equal.
+      overwrite: delete a run that is there.
+
+    Raises:
+      UserError: the path is not a directory or holds something else, its run was made with other
+        settings, or another process is writing to it.
+    """
+
+    def __init__(self, path: Path | str, made_with: Mapping[str, Any], *, overwrite: bool = False):
+        self.path = Path(path)
+        config = self.path / CONFIG
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"--workdir {path} is a file; name a directory")
+        is_run = config.exists()
+        if self.path.exists() and not is_run and any(
+            entry.name != ".lock" for entry in self.path.iterdir()
+        ):
+            raise UserError(f"--workdir {path} holds other files and no run; name another directory")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.path / ".lock", "w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"--workdir {path} is in use by another run") from None
+        if is_run and overwrite:
+            self._clear()
+            is_run = False
+        made_with = json.loads(json.dumps(made_with))
+        if is_run:
+            require_same(read_json(config)["made_with"], made_with, self.path)
+        else:
+            write_json(config, {"made_with": made_with, "environment": environment()})
+
+    def _clear(self) -> None:
+        for entry in self.path.iterdir():
+            if entry.name == ".lock":
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / METRICS
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / CHECKPOINTS
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The result of a finished run."""
+        path = self.path / RESULT
+        return read_json(path) if path.exists() else None
+
+    def write_splits(self, ids: Mapping[str, Any]) -> None:
+        """Write ``splits.json``: split → ids."""
+        write_json(self.path / "splits.json", ids)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write ``result.json``, the last thing a run writes."""
+        write_json(self.path / RESULT, result)
+
+
+def require_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], where: Path) -> None:
+    """Check that a run may go on under the settings given.
+
+    Raises:
+      UserError: names the first setting that differs, and both values.
+    """
+    old, new = _flat(theirs), _flat(ours)
+    for name in sorted({*old, *new}):
+        if old.get(name) != new.get(name):
+            raise UserError(
+                f"--workdir {where} holds a run with {name}={old.get(name)!r}, and this one has "
+                f"{new.get(name)!r}; use the same value, another --workdir, or --overwrite"
+            )
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            out |= _flat(value, f"{prefix}{name}.")
+        else:
+            out[prefix + name] = value
+    return out
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a run.
+
+    Raises:
+      UserError: it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: {path.parent} is not a run's directory") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); start the run anew") from None
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file so that it is there whole or not at all."""
+    draft = path.with_name(path.name + ".tmp")
+    draft.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(draft, path)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, commit and machine, for the record."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "vesin", "moyopy")
+    return {
+        "crysgnn_jax": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
+    }
+
+
+def _commit() -> str | None:
+    """The commit of a checkout, marked where files differ from it; None for an installed package."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    git = lambda *words: subprocess.run(
+        ["git", "-C", str(root), *words], capture_output=True, text=True
+    )
+    try:
+        head, status = git("rev-parse", "HEAD"), git("status", "--porcelain", "-uno")
+    except FileNotFoundError:  # git is not installed
+        return None
+    if head.returncode != 0:
+        return None
+    return head.stdout.strip() + ("+changes" if status.stdout.strip() else "")
