@@ -163,7 +163,7 @@ def _train(
     title = f"{args.student} {'distilled' if weight > 0 else 'vanilla'}"
     result = train_student(
         store, split, workdir, STUDENTS[args.student](axis_name=AXIS), settings, teacher,
-        devices, Progress(settings.epochs, title),
+        devices, Progress(settings.epochs, title), args.checkpoint_seconds,
     )
     _draw(path, result, title)
     return {**result, "files": str(path)}

@@ -94,7 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cli.write_skipped(store, workdir.path / "skipped.csv")
         module = Teacher(**model, axis_name=AXIS)
         progress = Progress(settings.epochs, "teacher")
-        result = pretrain(store, workdir, module, settings, devices, progress)
+        result = pretrain(
+            store, workdir, module, settings, devices, progress, args.checkpoint_seconds
+        )
         loss_curves(
             {"": MetricsLog(workdir.metrics).read()},
             workdir.path / "loss.png",

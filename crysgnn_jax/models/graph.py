@@ -27,7 +27,8 @@ class Masks(NamedTuple):
 
 
 def masks(graph: jraph.GraphsTuple) -> Masks:
-    """The masks of a padded batch."""
+    """The masks of a padded batch, of NumPy or JAX arrays."""
+    graph = graph._replace(n_node=jnp.asarray(graph.n_node), n_edge=jnp.asarray(graph.n_edge))
     return Masks(
         jraph.get_node_padding_mask(graph).astype(jnp.float32),
         jraph.get_edge_padding_mask(graph).astype(jnp.float32),

@@ -67,6 +67,7 @@ def pretrain(
     settings: PretrainSettings,
     devices: Devices,
     progress: Progress,
+    checkpoint_seconds: float = 20.0,
 ) -> dict[str, Any]:
     """Train a teacher, or go on with it, and write the run's files but the pictures.
 
@@ -77,6 +78,7 @@ def pretrain(
       settings: how to train.
       devices: where to train.
       progress: what the user sees.
+      checkpoint_seconds: save no more often than this.
 
     Returns:
       The content of ``result.json``.
@@ -121,7 +123,11 @@ def pretrain(
         rows=train,
         sizes=sizes.table,
         evaluate=evaluate,
-        settings=LoopSettings(epochs=settings.epochs, seed=settings.seed),
+        settings=LoopSettings(
+            epochs=settings.epochs,
+            seed=settings.seed,
+            checkpoint_seconds=checkpoint_seconds,
+        ),
         checkpoints=checkpoints,
         log=log,
         progress=progress,

@@ -113,7 +113,7 @@ def make_train_step(
         )
         metrics, gradients = total(metrics), total(gradients)
         updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
-        metrics["gradient_norm"] = optax.global_norm(gradients)
+        metrics["gradient_norm"] = optax.tree.norm(gradients)
         return (
             TrainState(
                 step=state.step + 1,

@@ -58,6 +58,7 @@ def train_student(
     teacher: TrainedTeacher | None,
     devices: Devices,
     progress: Progress,
+    checkpoint_seconds: float = 20.0,
 ) -> dict[str, Any]:
     """Train a student, or go on with it, test it once, and write the run's files but the pictures.
 
@@ -73,6 +74,7 @@ def train_student(
       teacher: the teacher; needed if and only if ``settings.weight`` is not 0.
       devices: where to train.
       progress: what the user sees.
+      checkpoint_seconds: save no more often than this.
 
     Returns:
       The content of ``result.json``.
@@ -121,7 +123,10 @@ def train_student(
         sizes=sizes.table,
         evaluate=evaluate,
         settings=LoopSettings(
-            epochs=settings.epochs, patience=settings.patience, seed=settings.seed
+            epochs=settings.epochs,
+            patience=settings.patience,
+            seed=settings.seed,
+            checkpoint_seconds=checkpoint_seconds,
         ),
         checkpoints=checkpoints,
         log=MetricsLog(workdir.metrics),

@@ -1,0 +1,80 @@
+"""N devices with a batch each are one device with all of them."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from toys import collection
+from crysgnn_jax.data.batches import Batcher, Budget, stack
+from crysgnn_jax.data.readers import CrystalList
+from crysgnn_jax.data.settings import FeaturiserSettings
+from crysgnn_jax.data.store import build_store
+from crysgnn_jax.errors import UserError
+from crysgnn_jax.models.cgcnn import CGCNN
+from crysgnn_jax.models.teacher import Teacher
+from crysgnn_jax.objectives.distillation import distil
+from crysgnn_jax.objectives.pretraining import pretraining_loss
+from crysgnn_jax.objectives.property import Standardiser, property_loss
+from crysgnn_jax.training.devices import AXIS, Devices
+from crysgnn_jax.training.state import create_state, make_train_step
+
+ROWS = np.arange(11)
+SHARES = {
+    1: [ROWS],
+    # Unequal numbers of crystals, and one device with none.
+    2: [ROWS[:3], ROWS[3:]],
+    4: [ROWS[:1], ROWS[1:6], ROWS[6:], ROWS[:0]],
+}
+
+
+@pytest.fixture(scope="module")
+def batcher(tmp_path_factory):
+    store = build_store(
+        CrystalList(collection(11)), FeaturiserSettings(), cache_dir=tmp_path_factory.mktemp("c")
+    )
+    teacher = np.random.default_rng(0).normal(size=(int(store.n_nodes.sum()), 64))
+    return Batcher(
+        store,
+        Budget(nodes=232, edges=3200, graphs=12),
+        label=store.labels("energy"),
+        node_columns={"teacher_embeddings": teacher.astype(np.float32)},
+    )
+
+
+def _step(batcher, module, loss, n_devices, **call):
+    # Plain gradient descent with rate 1: the change of the parameters is the gradient.
+    optimiser = optax.sgd(1.0)
+    state = create_state(module, optimiser, jax.random.key(0), batcher(ROWS), **call)
+    devices = Devices(n_devices)
+    step = devices.compile(make_train_step(module, loss, optimiser, axis_name=AXIS, **call))
+    batch = devices.put(stack([batcher(rows) for rows in SHARES[n_devices]]))
+    after, metrics = step(devices.replicate(state), batch)
+    for leaf in jax.tree.leaves(after.params):
+        np.testing.assert_array_equal(np.asarray(leaf), np.broadcast_to(leaf[0], leaf.shape))
+    assert step.compilations == 1
+    return devices.first(after), devices.first(metrics)
+
+
+@pytest.mark.parametrize("kind", ["teacher", "distilled"])
+def test_devices_agree(batcher, kind):
+    if kind == "teacher":
+        module, loss, call = Teacher(axis_name=AXIS), pretraining_loss(axis_name=AXIS), {"n_block": 40}
+    else:
+        base = property_loss(Standardiser(1.0, 0.5), axis_name=AXIS)
+        module, loss, call = CGCNN(axis_name=AXIS), distil(base, 0.5, axis_name=AXIS), {}
+    one, metrics_of_one = _step(batcher, module, loss, 1, **call)
+    for n_devices in (2, 4):
+        several, metrics = _step(batcher, module, loss, n_devices, **call)
+        for name, value in metrics_of_one.items():
+            assert metrics[name] == pytest.approx(value, rel=2e-5), name
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
+            (several.params, several.batch_stats),
+            (one.params, one.batch_stats),
+        )
+
+
+def test_too_many_devices():
+    with pytest.raises(UserError, match="--devices 64: this machine has 4 .*XLA_FLAGS"):
+        Devices(64)
