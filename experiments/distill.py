@@ -140,32 +140,30 @@ def _train(
         learning_rate=args.learning_rate,
         seed=args.seed,
     )
-    workdir = Workdir(
-        path,
-        {
-            "command": "distill",
-            "student": args.student,
-            "data": args.data,
-            "limit": args.limit,
-            "graphs": store.fingerprint,
-            "featuriser": dataclasses.asdict(featuriser),
-            "split": {"rule": args.split, "sizes": [len(rows) for _, rows in split.items()]},
-            "settings": dataclasses.asdict(settings),
-            "teacher": teacher.fingerprint if teacher else None,
-            "devices": len(devices),
-        },
-        overwrite=args.overwrite,
-    )
-    if workdir.result is not None:
-        print(f"{path} holds a finished run")
-        return {**workdir.result, "files": str(path)}
-    cli.write_skipped(store, path / "skipped.csv")
-    title = f"{args.student} {'distilled' if weight > 0 else 'vanilla'}"
-    result = train_student(
-        store, split, workdir, STUDENTS[args.student](axis_name=AXIS), settings, teacher,
-        devices, Progress(settings.epochs, title), args.checkpoint_seconds,
-    )
-    _draw(path, result, title)
+    made_with = {
+        "command": "distill",
+        "student": args.student,
+        "data": args.data,
+        "limit": args.limit,
+        "graphs": store.fingerprint,
+        "featuriser": dataclasses.asdict(featuriser),
+        "split": {"rule": args.split, "sizes": [len(rows) for _, rows in split.items()]},
+        "settings": dataclasses.asdict(settings),
+        "teacher": teacher.fingerprint if teacher else None,
+        "devices": len(devices),
+    }
+    with Workdir(path, made_with, overwrite=args.overwrite) as workdir:
+        result = workdir.result
+        if result is not None:
+            print(f"{path} holds a finished run")
+        else:
+            cli.write_skipped(store, path / "skipped.csv")
+            title = f"{args.student} {'distilled' if weight > 0 else 'vanilla'}"
+            result = train_student(
+                store, split, workdir, STUDENTS[args.student](axis_name=AXIS), settings, teacher,
+                devices, Progress(settings.epochs, title), args.checkpoint_seconds,
+            )
+            _draw(path, result, title)
     return {**result, "files": str(path)}
 
 

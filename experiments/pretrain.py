@@ -73,35 +73,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
             contrastive=args.contrastive_weight,
         ),
     )
-    workdir = Workdir(
-        args.workdir or Path("runs/teacher"),
-        {
-            "command": "pretrain",
-            "data": data,
-            "limit": args.limit,
-            "graphs": store.fingerprint,
-            "featuriser": dataclasses.asdict(featuriser),
-            "model": model,
-            "settings": dataclasses.asdict(settings),
-            "devices": len(devices),
-        },
-        overwrite=args.overwrite,
-    )
-    result = workdir.result
-    if result is not None:
-        print(f"{workdir.path} holds a finished run:")
-    else:
-        cli.write_skipped(store, workdir.path / "skipped.csv")
-        module = Teacher(**model, axis_name=AXIS)
-        progress = Progress(settings.epochs, "teacher")
-        result = pretrain(
-            store, workdir, module, settings, devices, progress, args.checkpoint_seconds
-        )
-        loss_curves(
-            {"": MetricsLog(workdir.metrics).read()},
-            workdir.path / "loss.png",
-            ["loss", "connection", "feature", "space_group", "contrastive"],
-        )
+    path = args.workdir or Path("runs/teacher")
+    made_with = {
+        "command": "pretrain",
+        "data": data,
+        "limit": args.limit,
+        "graphs": store.fingerprint,
+        "featuriser": dataclasses.asdict(featuriser),
+        "model": model,
+        "settings": dataclasses.asdict(settings),
+        "devices": len(devices),
+    }
+    with Workdir(path, made_with, overwrite=args.overwrite) as workdir:
+        result = workdir.result
+        if result is not None:
+            print(f"{path} holds a finished run:")
+        else:
+            cli.write_skipped(store, path / "skipped.csv")
+            result = pretrain(
+                store, workdir, Teacher(**model, axis_name=AXIS), settings, devices,
+                Progress(settings.epochs, "teacher"), args.checkpoint_seconds,
+            )
+            loss_curves(
+                {"": MetricsLog(workdir.metrics).read()},
+                path / "loss.png",
+                ["loss", "connection", "feature", "space_group", "contrastive"],
+            )
     parts = ("loss", "connection", "feature", "space_group", "contrastive", "space_group_accuracy")
     print(
         text_table(
@@ -111,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     f"{result['n_validation']} of {result['n_train'] + result['n_validation']}",
                     *(f"{result[f'validation_{part}']:.4f}" for part in parts),
                     f"{result['crystals_per_second']:.0f}",
-                    str(workdir.path),
+                    str(path),
                 ]
             ],
         )

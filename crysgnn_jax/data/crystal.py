@@ -29,7 +29,7 @@ class Crystal:
 
     Raises:
       InvalidCrystal: no atoms, an element outside the table, arrays of other shapes, numbers
-        that are not finite, or a cell with (nearly) no volume.
+        that are not finite, an infinite label, or a cell with (nearly) no volume.
     """
 
     id: str
@@ -45,6 +45,8 @@ class Crystal:
         lattice = np.asarray(self.lattice, dtype=np.float64)
         if numbers.size == 0:
             raise InvalidCrystal(self.id, "it has no atoms")
+        if numbers.dtype.kind not in "iu":
+            raise InvalidCrystal(self.id, "its species must be atomic numbers, whole numbers")
         if coords.shape != (len(numbers), 3) or lattice.shape != (3, 3):
             raise InvalidCrystal(
                 self.id,
@@ -60,6 +62,11 @@ class Crystal:
             )
         if not (np.isfinite(coords).all() and np.isfinite(lattice).all()):
             raise InvalidCrystal(self.id, "a coordinate or lattice vector is not a finite number")
+        for name, value in self.labels.items():
+            if math.isinf(value):
+                raise InvalidCrystal(
+                    self.id, f"its {name} is infinite; leave it out where it is missing"
+                )
         volume = abs(float(np.linalg.det(lattice)))
         if volume < MIN_VOLUME_PER_ATOM * len(numbers):
             raise InvalidCrystal(
@@ -80,18 +87,27 @@ class Crystal:
         )
 
     @classmethod
-    def from_ase(cls, atoms, id: str, labels: Mapping[str, float] | None = None) -> "Crystal":
+    def from_ase(
+        cls,
+        atoms,
+        id: str,
+        labels: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> "Crystal":
         """The crystal in an ``ase.Atoms`` object.
 
         Raises:
-          InvalidCrystal: the atoms are not periodic in all three directions, or as in `Crystal`.
+          InvalidCrystal: the atoms are not periodic in all three directions, a site is partially
+            occupied, or as in `Crystal`.
         """
         if not np.all(atoms.pbc):
             raise InvalidCrystal(
                 id, "it is not periodic in three directions (no lattice, or pbc switched off)"
             )
-        occupancies = (getattr(atoms, "info", None) or {}).get("occupancy") or {}
-        for site in occupancies.values():
+        # ASE's CIF reader leaves the occupancies of each kind of site here.
+        occupancies = (getattr(atoms, "info", None) or {}).get("occupancy")
+        sites = occupancies.values() if isinstance(occupancies, Mapping) else ()
+        for site in sites:
             if len(site) > 1 or any(abs(value - 1.0) > 1e-3 for value in site.values()):
                 raise InvalidCrystal(
                     id, f"a site is partially occupied ({dict(site)}); give an ordered structure"
@@ -100,15 +116,24 @@ class Crystal:
         if abs(np.linalg.det(lattice)) < 1e-6:
             raise InvalidCrystal(id, "the cell has no volume; check the lattice")
         frac_coords = np.linalg.solve(lattice.T, np.asarray(atoms.positions).T).T
-        return cls(id, atoms.numbers, frac_coords, lattice, labels or {})
+        return cls(id, atoms.numbers, frac_coords, lattice, labels or {}, tags or {})
 
     @classmethod
-    def from_pymatgen(cls, structure, id: str, labels: Mapping[str, float] | None = None) -> "Crystal":
+    def from_pymatgen(
+        cls,
+        structure,
+        id: str,
+        labels: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> "Crystal":
         """The crystal in a ``pymatgen.core.Structure``.
 
         Raises:
-          InvalidCrystal: a site is disordered, or as in `Crystal`.
+          InvalidCrystal: a site is disordered, the lattice is not periodic in all three
+            directions, or as in `Crystal`.
         """
+        if not all(structure.lattice.pbc):
+            raise InvalidCrystal(id, "it is not periodic in three directions (lattice.pbc)")
         if not structure.is_ordered:
             site = next(site for site in structure if not site.is_ordered)
             raise InvalidCrystal(
@@ -120,4 +145,5 @@ class Crystal:
             np.array(structure.frac_coords),
             np.array(structure.lattice.matrix),
             labels or {},
+            tags or {},
         )

@@ -159,7 +159,7 @@ class Selection:
 
     def ids(self) -> np.ndarray | None:
         """``[len(self)]`` text: the ids where the source knows them unread, else None."""
-        ids = _known_ids(self._source)
+        ids = self._source.ids()
         return None if ids is None else ids[self._indices]
 
     def fingerprint(self) -> str:
@@ -226,7 +226,7 @@ class Combined:
             dict.fromkeys(label for source in self._sources for label in source.label_names)
         )
         self._offsets = np.cumsum([0, *map(len, self._sources)])
-        member_ids = [_known_ids(source) for source in self._sources]
+        member_ids = [source.ids() for source in self._sources]
         self.repeated = np.concatenate(
             [_repeated(source, member_ids[: k + 1]) for k, source in enumerate(self._sources)]
         )
@@ -265,12 +265,6 @@ class Combined:
                     )
                 ]
         return items
-
-
-def _known_ids(source: Source) -> np.ndarray | None:
-    """The ids of a source where it has a method ``ids`` and knows them without decoding."""
-    ids = getattr(source, "ids", None)
-    return None if ids is None else ids()
 
 
 def _repeated(source: Source, ids: Sequence[np.ndarray | None]) -> np.ndarray:

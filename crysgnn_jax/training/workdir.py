@@ -21,7 +21,8 @@ class Workdir:
     """A run's directory.
 
     Opening one for a run leaves it in one of three states: new (emptied if ``overwrite``),
-    interrupted (to be resumed) or finished (`result` is not None).
+    interrupted (to be resumed) or finished (`result` is not None). It is locked until it is left:
+    ``with Workdir(…) as workdir: …``.
 
     Args:
       path: the directory; made if need be.
@@ -48,12 +49,25 @@ class Workdir:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._lock.close()
             raise UserError(f"--workdir {path} is in use by another run") from None
-        if is_run and overwrite:
+        try:
+            self._claim(json.loads(json.dumps(made_with)), is_run and overwrite)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def __enter__(self) -> "Workdir":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    def _claim(self, made_with: Mapping[str, Any], overwrite: bool) -> None:
+        config = self.path / CONFIG
+        if overwrite:
             self._clear()
-            is_run = False
-        made_with = json.loads(json.dumps(made_with))
-        if is_run:
+        if config.exists():
             require_same(read_json(config)["made_with"], made_with, self.path)
         else:
             write_json(config, {"made_with": made_with, "environment": environment()})

@@ -7,7 +7,7 @@ import pytest
 from toys import caesium_chloride, collection, fcc, rocksalt
 from crysgnn_jax.data.batches import Batcher, Budget, Sizes, choose_budget, group, pack, prefetch
 from crysgnn_jax.data.neighbours import neighbour_list
-from crysgnn_jax.data.readers import CrystalList
+from crysgnn_jax.data.readers import crystal_list
 from crysgnn_jax.data.settings import FeaturiserSettings
 from crysgnn_jax.data.store import build_store
 
@@ -20,7 +20,7 @@ def crystals():
 @pytest.fixture(scope="module")
 def store(crystals, tmp_path_factory):
     return build_store(
-        CrystalList(crystals), FeaturiserSettings(), cache_dir=tmp_path_factory.mktemp("cache")
+        crystal_list(crystals), FeaturiserSettings(), cache_dir=tmp_path_factory.mktemp("cache")
     )
 
 

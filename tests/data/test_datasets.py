@@ -47,6 +47,9 @@ class Table:
         self.label_names = tuple(dict.fromkeys(n for c in crystals for n in c.labels))
         self._crystals = crystals
 
+    def ids(self):
+        return None
+
     @staticmethod
     def decode(crystal):
         if crystal.species[0] == 99:

@@ -8,7 +8,7 @@ import pytest
 from toys import caesium_chloride, collection, fcc, perovskite, random_crystal, rocksalt
 from crysgnn_jax.data.batches import Batcher, Budget
 from crysgnn_jax.data.crystal import Crystal
-from crysgnn_jax.data.readers import CrystalList
+from crysgnn_jax.data.readers import crystal_list
 from crysgnn_jax.data.settings import FeaturiserSettings
 from crysgnn_jax.data.store import build_store
 from crysgnn_jax.models.cgcnn import CGCNN
@@ -18,7 +18,7 @@ from crysgnn_jax.objectives.pretraining import pretraining_loss
 
 
 def batch_of(crystals, directory, budget, label=None):
-    store = build_store(CrystalList(crystals), FeaturiserSettings(), cache_dir=directory)
+    store = build_store(crystal_list(crystals), FeaturiserSettings(), cache_dir=directory)
     assert not store.skipped
     return Batcher(store, budget, label=label)(np.arange(len(crystals)))
 
@@ -76,7 +76,7 @@ def test_predictions_do_not_depend_on_the_description(change, tmp_path):
 
 def test_padding_adds_nothing(tmp_path):
     crystals = collection(6)
-    store = build_store(CrystalList(crystals), FeaturiserSettings(), cache_dir=tmp_path)
+    store = build_store(crystal_list(crystals), FeaturiserSettings(), cache_dir=tmp_path)
     n_node, n_edge = int(store.n_nodes.sum()), int(store.n_edges.sum())
     n_block = int(count_blocks(store.n_nodes.astype(int)).sum())
     budgets = [

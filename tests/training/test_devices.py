@@ -7,7 +7,7 @@ import pytest
 
 from toys import collection
 from crysgnn_jax.data.batches import Batcher, Budget, stack
-from crysgnn_jax.data.readers import CrystalList
+from crysgnn_jax.data.readers import crystal_list
 from crysgnn_jax.data.settings import FeaturiserSettings
 from crysgnn_jax.data.store import build_store
 from crysgnn_jax.errors import UserError
@@ -31,7 +31,7 @@ SHARES = {
 @pytest.fixture(scope="module")
 def batcher(tmp_path_factory):
     store = build_store(
-        CrystalList(collection(11)), FeaturiserSettings(), cache_dir=tmp_path_factory.mktemp("c")
+        crystal_list(collection(11)), FeaturiserSettings(), cache_dir=tmp_path_factory.mktemp("c")
     )
     teacher = np.random.default_rng(0).normal(size=(int(store.n_nodes.sum()), 64))
     return Batcher(
