@@ -82,9 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     needs_teacher = any(weight > 0 for weight in weights.values())
     teacher = TrainedTeacher.load(args.teacher) if needs_teacher else None
     featuriser = cli.featuriser_of(args, teacher.featuriser if teacher else FeaturiserSettings())
+    if teacher is not None:
+        featuriser.require(teacher.featuriser, f"the teacher in {args.teacher}")
     store = cli.graphs(args, [args.data], featuriser, label=property)
     rows = np.flatnonzero(np.isfinite(store.labels(property)))
     split = make_split(store, rows, args.split, args.seed)
+    devices.require(len(split.train))
     base = args.workdir or Path("runs") / f"{args.student}-{Path(args.data).stem}-{property}"
     # A single student given its own --workdir is that directory; otherwise twins lie side by
     # side, so that training the second later completes the pair.

@@ -52,13 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from crysgnn_jax.reporting.tables import text_table
     from crysgnn_jax.training.devices import AXIS, Devices
     from crysgnn_jax.training.logs import MetricsLog, Progress
-    from crysgnn_jax.training.pretraining import PretrainSettings, pretrain
+    from crysgnn_jax.training.pretraining import PretrainSettings, hold_out, pretrain
     from crysgnn_jax.training.workdir import Workdir
 
     data = args.data or ["bundled"]
     devices = Devices(args.devices)
     featuriser = cli.featuriser_of(args, FeaturiserSettings())
     store = cli.graphs(args, data, featuriser)
+    rows = hold_out(len(store), args.seed)
+    devices.require(len(rows[0]))
     model = {"width": args.width, "n_convolutions": args.n_convolutions}
     settings = PretrainSettings(
         epochs=args.epochs,
@@ -91,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             cli.write_skipped(store, path / "skipped.csv")
             result = pretrain(
-                store, workdir, Teacher(**model, axis_name=AXIS), settings, devices,
+                store, rows, workdir, Teacher(**model, axis_name=AXIS), settings, devices,
                 Progress(settings.epochs, "teacher"), args.checkpoint_seconds,
             )
             loss_curves(

@@ -67,6 +67,18 @@ class Devices:
         kind = self._devices[0].device_kind
         return f"{len(self)} × {kind} ({self._devices[0].platform})"
 
+    def require(self, n_train: int) -> None:
+        """Check that there is a training crystal for every device.
+
+        Raises:
+          UserError: there are fewer.
+        """
+        if n_train < len(self):
+            raise UserError(
+                f"{n_train} training crystals are too few for {len(self)} devices; "
+                f"give more, or --devices {max(n_train, 1)}"
+            )
+
     def compile(self, step: Callable, *, donate: tuple[int, ...] = ()) -> "Compiled":
         """Compile ``step`` to run on every device at once, each on its slice of the arguments.
 

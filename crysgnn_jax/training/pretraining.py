@@ -62,6 +62,7 @@ def hold_out(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def pretrain(
     store: GraphStore,
+    rows: tuple[np.ndarray, np.ndarray],
     workdir: Workdir,
     module: Teacher,
     settings: PretrainSettings,
@@ -73,6 +74,7 @@ def pretrain(
 
     Args:
       store: the crystals; labels are not read.
+      rows: those to train on and those to validate by, as of `hold_out`.
       workdir: of the run.
       module: the teacher; its ``axis_name`` must be `devices.AXIS`.
       settings: how to train.
@@ -84,11 +86,9 @@ def pretrain(
       The content of ``result.json``.
 
     Raises:
-      UserError: there are fewer crystals than devices, or the loss became NaN.
+      UserError: the loss became NaN.
     """
-    train, validation = hold_out(len(store), settings.seed)
-    if len(train) < len(devices):
-        raise UserError(f"{len(train)} training crystals are too few for {len(devices)} devices")
+    train, validation = rows
     blocks = count_blocks(store.n_nodes.astype(np.int64))
     sizes = Sizes(store.n_nodes, store.n_edges, {"blocks": blocks})
     budget = choose_budget(sizes, settings.batch_size)

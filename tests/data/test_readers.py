@@ -237,9 +237,9 @@ class PymatgenStructure(list):
     def __init__(self, sites, crystal=None, properties=None):
         super().__init__(sites)
         self.properties = properties or {}
-        if crystal is not None:
-            self.frac_coords = crystal.frac_coords
-            self.lattice = SimpleNamespace(matrix=crystal.lattice)
+        crystal = crystal or rocksalt()
+        self.frac_coords = crystal.frac_coords
+        self.lattice = SimpleNamespace(matrix=crystal.lattice, pbc=(True, True, True))
 
 
 def test_objects_in_memory():
