@@ -173,22 +173,26 @@ def featuriser_of(args: argparse.Namespace, base: FeaturiserSettings) -> Featuri
     return dataclasses.replace(base, **given)
 
 
+def open_data(data: Sequence[str]) -> Source:
+    """The crystals behind one or several values of ``--data``."""
+    sources = [open_source(name) for name in data]
+    return sources[0] if len(sources) == 1 else Combined(sources)
+
+
 def graphs(
     args: argparse.Namespace,
-    data: Sequence[str],
+    source: Source,
     settings: FeaturiserSettings,
     label: str | None = None,
 ) -> GraphStore:
-    """The graph store of the data asked for, built if need be.
+    """The graph store of a source, built if need be.
 
     Args:
       args: the command's flags.
-      data: names and paths.
+      source: the crystals.
       settings: of the graphs.
       label: with ``--limit``, draw from the crystals that carry it.
     """
-    sources = [open_source(name) for name in data]
-    source = sources[0] if len(sources) == 1 else Combined(sources)
     if args.limit is not None:
         source = _limited(source, args.limit, label)
     store = build_store(
@@ -238,6 +242,11 @@ class GraphProgress:
         elif time.monotonic() - self._spoke > 10:
             self._spoke = time.monotonic()
             print(f"graphs of {self._name}: {done} of {total}", file=sys.stderr, flush=True)
+
+
+def announce(devices: object) -> None:
+    """Say where the training runs: a GPU that is not used should not go unnoticed."""
+    print(f"training on {devices}", file=sys.stderr)
 
 
 def write_skipped(store: GraphStore, path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from crysgnn_jax.data.source import Source
 from experiments import cli
 
 DEFAULT_WEIGHT = 0.5
@@ -48,7 +49,11 @@ def parser() -> cli.Parser:
         "(default random)",
     )
     cli.add_run_flags(out, "runs/STUDENT-DATA-PROPERTY")
-    cli.add_training_flags(out, epochs=100, batch_size=128, learning_rate=0.005)
+    out.add_argument(
+        "--record", type=Path, metavar="FILE",
+        help="also write the results, with the command, settings and versions, to a JSON file",
+    )
+    cli.add_training_flags(out, epochs=60, batch_size=64, learning_rate=0.005)
     out.add_argument(
         "--patience", type=cli.positive(int), default=30, metavar="N",
         help="stop after N epochs without a lower validation MAE (default 30)",
@@ -77,14 +82,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         weights = {"vanilla": 0.0}
     elif args.weight is not None:
         weights = {"distilled": args.weight}
-    property = _property(args)
+    source = cli.open_data([args.data])
+    property = _property(args, source)
     devices = Devices(args.devices)
     needs_teacher = any(weight > 0 for weight in weights.values())
     teacher = TrainedTeacher.load(args.teacher) if needs_teacher else None
     featuriser = cli.featuriser_of(args, teacher.featuriser if teacher else FeaturiserSettings())
     if teacher is not None:
         featuriser.require(teacher.featuriser, f"the teacher in {args.teacher}")
-    store = cli.graphs(args, [args.data], featuriser, label=property)
+    store = cli.graphs(args, source, featuriser, label=property)
     rows = np.flatnonzero(np.isfinite(store.labels(property)))
     split = make_split(store, rows, args.split, args.seed)
     devices.require(len(split.train))
@@ -100,15 +106,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, weight in weights.items()
     }
     _report(results, base)
+    if args.record is not None:
+        _record(args, results, base, alone)
 
 
-def _property(args: argparse.Namespace) -> str:
+def _record(
+    args: argparse.Namespace, results: dict[str, dict[str, Any]], base: Path, alone: bool
+) -> None:
+    """One file with everything that a reader of a published number asks for."""
+    import shlex
+    import sys
+
+    from crysgnn_jax.training.workdir import CONFIG, read_json, write_json
+
+    args.record.parent.mkdir(parents=True, exist_ok=True)
+    runs = {
+        name: {"result": result, "config": read_json((base if alone else base / name) / CONFIG)}
+        for name, result in results.items()
+    }
+    command = shlex.join(["python", *sys.orig_argv[1:]])
+    write_json(args.record, {"command": command, "runs": runs})
+
+
+def _property(args: argparse.Namespace, source: Source) -> str:
     """The label to predict, checked before any work is done."""
     from crysgnn_jax.data.datasets import NAMED
-    from crysgnn_jax.data.readers import open_source
     from crysgnn_jax.errors import UserError
 
-    names = list(open_source(args.data).label_names)
+    names = list(source.label_names)
     choice = args.property
     if choice is None and args.data in NAMED:
         choice = NAMED[args.data].default_property
@@ -160,6 +185,7 @@ def _train(
         if result is not None:
             print(f"{path} holds a finished run")
         else:
+            cli.announce(devices)
             cli.write_skipped(store, path / "skipped.csv")
             title = f"{args.student} {'distilled' if weight > 0 else 'vanilla'}"
             result = train_student(
@@ -167,6 +193,7 @@ def _train(
                 devices, Progress(settings.epochs, title), args.checkpoint_seconds,
             )
             _draw(path, result, title)
+            workdir.finish(result)
     return {**result, "files": str(path)}
 
 

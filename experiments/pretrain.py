@@ -56,9 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from crysgnn_jax.training.workdir import Workdir
 
     data = args.data or ["bundled"]
+    source = cli.open_data(data)
     devices = Devices(args.devices)
     featuriser = cli.featuriser_of(args, FeaturiserSettings())
-    store = cli.graphs(args, data, featuriser)
+    store = cli.graphs(args, source, featuriser)
     rows = hold_out(len(store), args.seed)
     devices.require(len(rows[0]))
     model = {"width": args.width, "n_convolutions": args.n_convolutions}
@@ -91,6 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if result is not None:
             print(f"{path} holds a finished run:")
         else:
+            cli.announce(devices)
             cli.write_skipped(store, path / "skipped.csv")
             result = pretrain(
                 store, rows, workdir, Teacher(**model, axis_name=AXIS), settings, devices,
@@ -101,6 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 path / "loss.png",
                 ["loss", "connection", "feature", "space_group", "contrastive"],
             )
+            workdir.finish(result)
     parts = ("loss", "connection", "feature", "space_group", "contrastive", "space_group_accuracy")
     print(
         text_table(

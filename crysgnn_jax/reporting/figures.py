@@ -53,7 +53,8 @@ def loss_curves(
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
         values = [y for line in axis.lines for y in line.get_ydata()]
-        if values and min(values) > 0:
+        # Within a factor of ten a logarithmic axis has one labelled tick at most.
+        if values and 0 < 10 * min(values) < max(values):
             axis.set_yscale("log")
     figure.savefig(path, dpi=130)
 

@@ -83,7 +83,7 @@ def pretrain(
       checkpoint_seconds: save no more often than this.
 
     Returns:
-      The content of ``result.json``.
+      The content of ``result.json``, which the caller writes when all else is written.
 
     Raises:
       UserError: the loss became NaN.
@@ -141,7 +141,7 @@ def pretrain(
     workdir.write_splits(
         {"train": store.ids[train].tolist(), "validation": store.ids[validation].tolist()}
     )
-    result = {
+    return {
         "task": "pretraining",
         "n_train": len(train),
         "n_validation": len(validation),
@@ -149,5 +149,3 @@ def pretrain(
         **validation_metrics,
         **trainer.summary(fit),
     }
-    workdir.finish(result)
-    return result

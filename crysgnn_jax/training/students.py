@@ -76,7 +76,7 @@ def train_student(
       checkpoint_seconds: save no more often than this.
 
     Returns:
-      The content of ``result.json``.
+      The content of ``result.json``, which the caller writes when all else is written.
 
     Raises:
       UserError: the teacher's graphs were built with other settings, or the loss became NaN.
@@ -142,7 +142,7 @@ def train_student(
             for row, prediction in zip(rows, predictions[name]):
                 writer.writerow([store.ids[row], name, f"{targets[row]:.6g}", f"{prediction:.6g}"])
     workdir.write_splits(split.ids(store))
-    result = {
+    return {
         "task": "student",
         "property": settings.property,
         "unit": settings.unit,
@@ -159,8 +159,6 @@ def train_student(
         "target_std": standardiser.std,
         **trainer.summary(fit),
     }
-    workdir.finish(result)
-    return result
 
 
 def _mae(predictions: np.ndarray, targets: np.ndarray) -> float:
