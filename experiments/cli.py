@@ -84,27 +84,44 @@ def add_training_flags(
     """Flags of every command that trains, with the command's defaults."""
     group = parser.add_argument_group("training")
     group.add_argument(
-        "--epochs", type=positive(int), default=epochs, metavar="N",
+        "--epochs",
+        type=positive(int),
+        default=epochs,
+        metavar="N",
         help=f"passes over the training crystals (default {epochs})",
     )
     group.add_argument(
-        "--batch-size", type=positive(int), default=batch_size, metavar="N",
+        "--batch-size",
+        type=positive(int),
+        default=batch_size,
+        metavar="N",
         help=f"crystals of an average batch, a device (default {batch_size})",
     )
     group.add_argument(
-        "--learning-rate", type=positive(float), default=learning_rate, metavar="X",
+        "--learning-rate",
+        type=positive(float),
+        default=learning_rate,
+        metavar="X",
         help=f"highest rate of Adam; it warms up and falls to 0 (default {learning_rate})",
     )
     group.add_argument(
-        "--seed", type=int, default=0, metavar="N",
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
         help="of weights, splits and order; the same seed gives the same run (default 0)",
     )
     group.add_argument(
-        "--checkpoint-seconds", type=float, default=20.0, metavar="X",
+        "--checkpoint-seconds",
+        type=float,
+        default=20.0,
+        metavar="X",
         help="save no more often than every X seconds; what a kill can cost (default 20)",
     )
     group.add_argument(
-        "--devices", type=positive(int), metavar="N",
+        "--devices",
+        type=positive(int),
+        metavar="N",
         help="local devices to use, one batch each (default: all)",
     )
 
@@ -113,40 +130,56 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     """Flags that decide how crystals become graphs."""
     group = parser.add_argument_group("crystals and graphs")
     group.add_argument(
-        "--limit", type=positive(int), metavar="N",
+        "--limit",
+        type=positive(int),
+        metavar="N",
         help="use only N crystals, drawn at random, always the same (default: all)",
     )
     group.add_argument(
-        "--strict", action="store_true",
+        "--strict",
+        action="store_true",
         help="stop at the first bad crystal instead of skipping and listing it",
     )
     group.add_argument(
-        "--n-neighbours", type=positive(int), metavar="N",
+        "--n-neighbours",
+        type=positive(int),
+        metavar="N",
         help="nearest neighbours an atom is connected to (default 12)",
     )
     group.add_argument(
-        "--cutoff", type=positive(float), metavar="X",
+        "--cutoff",
+        type=positive(float),
+        metavar="X",
         help="distance beyond which no atom is a neighbour, Å (default 8)",
     )
     group.add_argument(
-        "--ties", choices=("keep", "cut"),
+        "--ties",
+        choices=("keep", "cut"),
         help="keep every neighbour tied with the last, or cut at exactly N by input order as the "
         "published codes do (default keep)",
     )
     group.add_argument(
-        "--tie-tolerance", type=float, metavar="X",
+        "--tie-tolerance",
+        type=float,
+        metavar="X",
         help="distances closer than this are tied, Å (default 0.001)",
     )
     group.add_argument(
-        "--symprec", type=positive(float), metavar="X",
+        "--symprec",
+        type=positive(float),
+        metavar="X",
         help="tolerance of the space-group search, Å (default 0.01)",
     )
     group.add_argument(
-        "--cache", type=Path, metavar="DIR",
+        "--cache",
+        type=Path,
+        metavar="DIR",
         help="where graphs are kept (default $CRYSGNN_CACHE or ~/.cache/crysgnn_jax)",
     )
     group.add_argument(
-        "--workers", type=positive(int), metavar="N",
+        "--workers",
+        type=positive(int),
+        metavar="N",
         help="processes that build graphs (default: one a CPU core)",
     )
 
@@ -155,11 +188,15 @@ def add_run_flags(parser: argparse.ArgumentParser, workdir: str) -> None:
     """Flags of the run's directory."""
     group = parser.add_argument_group("run")
     group.add_argument(
-        "--workdir", type=Path, metavar="DIR",
+        "--workdir",
+        type=Path,
+        metavar="DIR",
         help=f"where the run is written; an interrupted one goes on (default {workdir})",
     )
     group.add_argument(
-        "--overwrite", action="store_true", help="delete the run that --workdir holds, and start anew"
+        "--overwrite",
+        action="store_true",
+        help="delete the run that --workdir holds, and start anew",
     )
 
 

@@ -1,8 +1,8 @@
 """Train a property predictor with and without the teacher, and compare them.
 
-    python -m experiments.distill --student cgcnn
-    python -m experiments.distill --student cgcnn --data elastic --property shear_modulus_vrh
-    python -m experiments.distill --student cgcnn --data my_cifs/ --weight 0.3 --workdir runs/mine
+python -m experiments.distill --student cgcnn
+python -m experiments.distill --student cgcnn --data elastic --property shear_modulus_vrh
+python -m experiments.distill --student cgcnn --data my_cifs/ --weight 0.3 --workdir runs/mine
 """
 
 import argparse
@@ -22,20 +22,28 @@ def parser() -> cli.Parser:
     out = cli.Parser(prog="python -m experiments.distill", description=__doc__.split("\n")[0])
     out.add_argument("--student", required=True, metavar="NAME", help="predictor to train: cgcnn")
     out.add_argument(
-        "--teacher", type=Path, default=Path("runs/teacher"), metavar="DIR",
+        "--teacher",
+        type=Path,
+        default=Path("runs/teacher"),
+        metavar="DIR",
         help="a pre-training run (default runs/teacher)",
     )
     out.add_argument(
-        "--data", default="formation_energy", metavar="NAME|PATH",
+        "--data",
+        default="formation_energy",
+        metavar="NAME|PATH",
         help="data set or path of crystals with labels (default formation_energy)",
     )
     out.add_argument(
-        "--property", metavar="NAME",
+        "--property",
+        metavar="NAME",
         help="label to predict (default: the data set's own, or the only one there is)",
     )
     which = out.add_mutually_exclusive_group()
     which.add_argument(
-        "--weight", type=cli.fraction, metavar="X",
+        "--weight",
+        type=cli.fraction,
+        metavar="X",
         help="weight of the teacher's pull, 0 to 1: trains one student (default: both twins, one "
         f"with 0 and one with {DEFAULT_WEIGHT}, in DIR/vanilla and DIR/distilled)",
     )
@@ -43,19 +51,26 @@ def parser() -> cli.Parser:
         "--vanilla", action="store_true", help="train without a teacher; the same as --weight 0"
     )
     out.add_argument(
-        "--split", default="random", metavar="RULE|FILE",
+        "--split",
+        default="random",
+        metavar="RULE|FILE",
         help="80/10/10 %% by seed: random, or formula (no reduced formula on two sides); or "
         "column:NAME of the data, such as column:mp2018_split; or the splits.json of another run "
         "(default random)",
     )
     cli.add_run_flags(out, "runs/STUDENT-DATA-PROPERTY")
     out.add_argument(
-        "--record", type=Path, metavar="FILE",
+        "--record",
+        type=Path,
+        metavar="FILE",
         help="also write the results, with the command, settings and versions, to a JSON file",
     )
     cli.add_training_flags(out, epochs=60, batch_size=64, learning_rate=0.005)
     out.add_argument(
-        "--patience", type=cli.positive(int), default=30, metavar="N",
+        "--patience",
+        type=cli.positive(int),
+        default=30,
+        metavar="N",
         help="stop after N epochs without a lower validation MAE (default 30)",
     )
     cli.add_data_flags(out)
@@ -100,8 +115,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     alone = args.workdir is not None and len(weights) == 1
     results = {
         name: _train(
-            args, base if alone else base / name, weight, property, unit_of(property),
-            store, split, teacher if weight > 0 else None, featuriser, devices,
+            args,
+            base if alone else base / name,
+            weight,
+            property,
+            unit_of(property),
+            store,
+            split,
+            teacher if weight > 0 else None,
+            featuriser,
+            devices,
         )
         for name, weight in weights.items()
     }
@@ -148,8 +171,16 @@ def _property(args: argparse.Namespace, source: Source) -> str:
 
 
 def _train(
-    args, path: Path, weight: float, property: str, unit: str,
-    store, split, teacher, featuriser, devices,
+    args,
+    path: Path,
+    weight: float,
+    property: str,
+    unit: str,
+    store,
+    split,
+    teacher,
+    featuriser,
+    devices,
 ) -> dict[str, Any]:
     """One student; its result, from an earlier run if there is one."""
     from crysgnn_jax.models.registry import STUDENTS
@@ -189,8 +220,15 @@ def _train(
             cli.write_skipped(store, path / "skipped.csv")
             title = f"{args.student} {'distilled' if weight > 0 else 'vanilla'}"
             result = train_student(
-                store, split, workdir, STUDENTS[args.student](axis_name=AXIS), settings, teacher,
-                devices, Progress(settings.epochs, title), args.checkpoint_seconds,
+                store,
+                split,
+                workdir,
+                STUDENTS[args.student](axis_name=AXIS),
+                settings,
+                teacher,
+                devices,
+                Progress(settings.epochs, title),
+                args.checkpoint_seconds,
             )
             _draw(path, result, title)
             workdir.finish(result)

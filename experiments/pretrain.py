@@ -1,7 +1,7 @@
 """Pre-train the teacher on untagged crystals.
 
-    python -m experiments.pretrain
-    python -m experiments.pretrain --data my_cifs/ --data oqmd.json --workdir runs/mine
+python -m experiments.pretrain
+python -m experiments.pretrain --data my_cifs/ --data oqmd.json --workdir runs/mine
 """
 
 import dataclasses
@@ -15,27 +15,41 @@ def parser() -> cli.Parser:
     """The command's flags."""
     out = cli.Parser(prog="python -m experiments.pretrain", description=__doc__.split("\n")[0])
     out.add_argument(
-        "--data", action="append", metavar="NAME|PATH",
+        "--data",
+        action="append",
+        metavar="NAME|PATH",
         help="data set or path of crystals; may be repeated (default bundled)",
     )
     cli.add_run_flags(out, "runs/teacher")
     cli.add_training_flags(out, epochs=20, batch_size=128, learning_rate=0.01)
     group = out.add_argument_group("teacher")
     group.add_argument(
-        "--width", type=cli.positive(int), default=64, metavar="N",
+        "--width",
+        type=cli.positive(int),
+        default=64,
+        metavar="N",
         help="length of an atom embedding (default 64)",
     )
     group.add_argument(
-        "--n-convolutions", type=cli.positive(int), default=5, metavar="N",
+        "--n-convolutions",
+        type=cli.positive(int),
+        default=5,
+        metavar="N",
         help="convolutions (default 5)",
     )
     group.add_argument(
-        "--temperature", type=cli.positive(float), default=0.07, metavar="X",
+        "--temperature",
+        type=cli.positive(float),
+        default=0.07,
+        metavar="X",
         help="of the contrastive loss (default 0.07)",
     )
     for name in ("connection", "feature", "space-group", "contrastive"):
         group.add_argument(
-            f"--{name}-weight", type=cli.fraction, default=0.25, metavar="X",
+            f"--{name}-weight",
+            type=cli.fraction,
+            default=0.25,
+            metavar="X",
             help=f"weight of the {name} loss (default 0.25)",
         )
     cli.add_data_flags(out)
@@ -95,8 +109,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             cli.announce(devices)
             cli.write_skipped(store, path / "skipped.csv")
             result = pretrain(
-                store, rows, workdir, Teacher(**model, axis_name=AXIS), settings, devices,
-                Progress(settings.epochs, "teacher"), args.checkpoint_seconds,
+                store,
+                rows,
+                workdir,
+                Teacher(**model, axis_name=AXIS),
+                settings,
+                devices,
+                Progress(settings.epochs, "teacher"),
+                args.checkpoint_seconds,
             )
             loss_curves(
                 {"": MetricsLog(workdir.metrics).read()},

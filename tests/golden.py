@@ -31,13 +31,15 @@ def graph_of(arrays, *, padding=(3, 5, 2), globals_=None) -> jraph.GraphsTuple:
     return jraph.GraphsTuple(
         nodes={"species": pad(arrays["crystals/numbers"].astype(np.int32), more_nodes)},
         edges={"distances": pad(arrays["graph/distance"].astype(np.float32).ravel(), more_edges)},
-        receivers=np.concatenate([np.repeat(np.arange(n_atoms, dtype=np.int32), degree), pad_edges]),
+        receivers=np.concatenate(
+            [np.repeat(np.arange(n_atoms, dtype=np.int32), degree), pad_edges]
+        ),
         senders=np.concatenate([neighbours.astype(np.int32).ravel(), pad_edges]),
         globals={k: pad(np.asarray(v), more_graphs) for k, v in (globals_ or {}).items()},
         n_node=np.concatenate([n_node, [more_nodes], np.zeros(more_graphs - 1)]).astype(np.int32),
-        n_edge=np.concatenate(
-            [n_node * degree, [more_edges], np.zeros(more_graphs - 1)]
-        ).astype(np.int32),
+        n_edge=np.concatenate([n_node * degree, [more_edges], np.zeros(more_graphs - 1)]).astype(
+            np.int32
+        ),
     )
 
 
@@ -57,7 +59,7 @@ def _linear(arrays, prefix):
 
 
 def convolution_parameters(arrays, prefix):
-    """One gated convolution: (parameters, batch statistics). The torch code stacks gate and core."""
+    """One gated convolution: (parameters, statistics). The torch code stacks gate and core."""
     weight, bias = arrays[f"{prefix}.fc_full.weight"], arrays[f"{prefix}.fc_full.bias"]
     width = len(bias) // 2
     halves = {"gate": slice(0, width), "core": slice(width, None)}

@@ -184,7 +184,7 @@ class Batcher:
         n_edge = store.n_edges[rows].astype(np.int32)
         node_rows = _ragged(store.node_offsets[rows], n_node)
         edge_rows = _ragged(store.edge_offsets[rows], n_edge)
-        n_atoms, n_bonds = len(node_rows), len(edge_rows)
+        n_atoms = len(node_rows)
         first_node = np.cumsum(n_node) - n_node
         receivers = np.repeat(np.arange(n_atoms, dtype=np.int32), store.degree[node_rows])
         senders = store.senders[edge_rows] + np.repeat(first_node, n_edge).astype(np.int32)
@@ -225,10 +225,7 @@ def stack(graphs: Sequence[jraph.GraphsTuple]) -> jraph.GraphsTuple:
     """One batch a device, stacked along a new leading axis."""
     both = lambda *xs: {k: np.stack([x[k] for x in xs]) for k in xs[0]}
     return jraph.GraphsTuple(
-        *(
-            both(*field) if isinstance(field[0], dict) else np.stack(field)
-            for field in zip(*graphs)
-        )
+        *(both(*field) if isinstance(field[0], dict) else np.stack(field) for field in zip(*graphs))
     )
 
 

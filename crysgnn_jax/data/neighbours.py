@@ -107,7 +107,8 @@ def _refuse_overlap(crystal_id: str, pairs: Neighbours) -> None:
         return
     first, second = int(pairs.receivers[closest]) + 1, int(pairs.senders[closest]) + 1
     atoms = (
-        f"atom {first} and an image of itself" if first == second
+        f"atom {first} and an image of itself"
+        if first == second
         else f"atoms {first} and {second} (counted from 1)"
     )
     raise InvalidCrystal(crystal_id, f"{atoms} are {pairs.distances[closest]:.2f} Å apart")

@@ -317,8 +317,7 @@ def _build(
     partial = path.with_name(f"{path.name}.partial")
     partial.mkdir(exist_ok=True)
     spans = [
-        (start, min(start + CHUNK_SIZE, len(source)))
-        for start in range(0, len(source), CHUNK_SIZE)
+        (start, min(start + CHUNK_SIZE, len(source))) for start in range(0, len(source), CHUNK_SIZE)
     ]
     chunk_files = {span: partial / "{:09d}-{:09d}.npz".format(*span) for span in spans}
     pending = {span: file for span, file in chunk_files.items() if not zipfile.is_zipfile(file)}

@@ -31,9 +31,9 @@ class CrystalEncoder(nn.Module):
         ``edges["distances"]`` ``[n_edge]``, Å."""
         mask = masks(graph)
         features = atom_features(graph.nodes["species"])
-        nodes = dense(
-            self.width, features.shape[-1], use_bias=self.use_bias, name="embedding"
-        )(features)
+        nodes = dense(self.width, features.shape[-1], use_bias=self.use_bias, name="embedding")(
+            features
+        )
         edge_features = gaussian_basis(graph.edges["distances"], stop=self.cutoff)
         for layer in range(self.n_convolutions):
             nodes = GatedConvolution(self.axis_name, name=f"convolution_{layer}")(

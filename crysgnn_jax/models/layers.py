@@ -22,7 +22,9 @@ def torch_uniform(fan_in: int):
     return init
 
 
-def dense(features: int, fan_in: int, *, use_bias: bool = True, name: str | None = None) -> nn.Dense:
+def dense(
+    features: int, fan_in: int, *, use_bias: bool = True, name: str | None = None
+) -> nn.Dense:
     """``nn.Dense`` initialised as PyTorch's ``Linear(fan_in, features)``."""
     return nn.Dense(
         features,
@@ -38,9 +40,7 @@ def atom_features(species: jax.Array) -> jax.Array:
     return jnp.asarray(element_features())[species]
 
 
-def gaussian_basis(
-    distances: jax.Array, *, stop: float = 8.0, spacing: float = 0.2
-) -> jax.Array:
+def gaussian_basis(distances: jax.Array, *, stop: float = 8.0, spacing: float = 0.2) -> jax.Array:
     """Distances on a grid of Gaussians, exp(−(d − μ)²/spacing²) with μ = 0, spacing … stop.
 
     CGCNN (Xie and Grossman 2018); 41 of them with the defaults.
@@ -236,7 +236,9 @@ class GatedConvolution(nn.Module):
             neighbour = nodes @ kernel[width : 2 * width]
             return centre[receivers] + neighbour[senders] + edge_features @ kernel[2 * width :]
 
-        opening = MaskedBatchNorm(self.axis_name, name="gate_norm")(linear("gate"), edge_mask, train)
+        opening = MaskedBatchNorm(self.axis_name, name="gate_norm")(
+            linear("gate"), edge_mask, train
+        )
         core = MaskedBatchNorm(self.axis_name, name="core_norm")(linear("core"), edge_mask, train)
         messages = jax.ops.segment_sum(
             gate(opening, core), receivers, n_node, indices_are_sorted=True

@@ -126,9 +126,7 @@ def pretraining_loss(
         parts = {
             "connection": connection_loss(outputs.connection_logits, graph, axis_name=axis_name),
             "feature": feature_loss(outputs.feature_logits, graph, axis_name=axis_name),
-            "space_group": space_group_loss(
-                outputs.space_group_logits, graph, axis_name=axis_name
-            ),
+            "space_group": space_group_loss(outputs.space_group_logits, graph, axis_name=axis_name),
             "contrastive": contrastive_loss(
                 outputs.crystals,
                 graph.globals["crystal_system"],

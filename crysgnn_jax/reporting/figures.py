@@ -60,7 +60,13 @@ def loss_curves(
 
 
 def parity(
-    targets: np.ndarray, predictions: np.ndarray, path: Path, *, property: str, unit: str, title: str
+    targets: np.ndarray,
+    predictions: np.ndarray,
+    path: Path,
+    *,
+    property: str,
+    unit: str,
+    title: str,
 ) -> None:
     """Prediction against target for the test crystals, with MAE and R².
 

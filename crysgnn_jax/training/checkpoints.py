@@ -110,7 +110,9 @@ def restore_best(directory: Path) -> Any:
     directory = Path(directory).absolute()
     if not directory.is_dir():
         raise UserError(f"{directory.parent} has no checkpoint; train it first")
-    with ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(read_only=True)) as m:
+    with ocp.CheckpointManager(
+        directory, options=ocp.CheckpointManagerOptions(read_only=True)
+    ) as m:
         step = m.latest_step()
         if step is None:
             raise UserError(f"{directory.parent} has no complete checkpoint; train it first")

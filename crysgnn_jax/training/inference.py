@@ -20,9 +20,7 @@ class Evaluator:
       sizes: ``[len(store), r]``, the table of `batches.Sizes`.
     """
 
-    def __init__(
-        self, devices: Devices, function: Callable, batcher: Batcher, sizes: np.ndarray
-    ):
+    def __init__(self, devices: Devices, function: Callable, batcher: Batcher, sizes: np.ndarray):
         self._devices = devices
         self._function = devices.compile(function)
         self._batcher = batcher

@@ -96,7 +96,10 @@ class Progress:
         """An epoch is done."""
         numbers = " ".join(
             f"{name}={value:.4g}"
-            for name, value in (("loss", train.get("train_loss", float("nan"))), *validation.items())
+            for name, value in (
+                ("loss", train.get("train_loss", float("nan"))),
+                *validation.items(),
+            )
         )
         remaining = position.seconds / position.epoch * (self._epochs - position.epoch)
         line = (

@@ -237,4 +237,3 @@ class Trainer:
     def _save(self, state: TrainState, best: Any, position: Position) -> None:
         self._checkpoints.save(self._devices.first(state), best, position)
         self._last_save = time.monotonic()
-

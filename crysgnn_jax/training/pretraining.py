@@ -94,9 +94,7 @@ def pretrain(
     budget = choose_budget(sizes, settings.batch_size)
     batcher = Batcher(store, budget)
     n_block = budget.extra["blocks"]
-    loss = pretraining_loss(
-        settings.weights, temperature=settings.temperature, axis_name=AXIS
-    )
+    loss = pretraining_loss(settings.weights, temperature=settings.temperature, axis_name=AXIS)
 
     def metrics_of(variables, graph):
         outputs = module.apply(variables, graph, False, n_block=n_block)

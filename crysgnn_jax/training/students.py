@@ -88,15 +88,11 @@ def train_student(
     node_columns = {}
     module = student
     if teacher is not None:
-        node_columns["teacher_embeddings"] = teacher.embeddings(
-            store, devices, settings.batch_size
-        )
+        node_columns["teacher_embeddings"] = teacher.embeddings(store, devices, settings.batch_size)
         module = ProjectedStudent(student, teacher.module.width)
     batcher = Batcher(store, budget, label=targets, node_columns=node_columns)
     standardiser = Standardiser.fit(targets[split.train])
-    loss = distil(
-        property_loss(standardiser, axis_name=AXIS), settings.weight, axis_name=AXIS
-    )
+    loss = distil(property_loss(standardiser, axis_name=AXIS), settings.weight, axis_name=AXIS)
     predict = lambda variables, graph: standardiser.invert(
         module.apply(variables, graph, False).prediction
     )
@@ -131,9 +127,7 @@ def train_student(
     fit = trainer.fit(state)
     checkpoints.close()
     best = devices.replicate(fit.variables)
-    predictions = {
-        name: evaluator.per_crystal(best, rows) for name, rows in split.items()
-    }
+    predictions = {name: evaluator.per_crystal(best, rows) for name, rows in split.items()}
     mae = {name: _mae(predictions[name], targets[rows]) for name, rows in split.items()}
     with open(workdir.path / "predictions.csv", "w", newline="") as file:
         writer = csv.writer(file)

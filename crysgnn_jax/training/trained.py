@@ -56,7 +56,9 @@ class TrainedTeacher:
             )
         made_with = read_json(workdir / CONFIG)["made_with"]
         if made_with.get("command") != "pretrain":
-            raise UserError(f"--teacher {workdir} holds a {made_with.get('command')} run, no teacher")
+            raise UserError(
+                f"--teacher {workdir} holds a {made_with.get('command')} run, no teacher"
+            )
         module = Teacher(**made_with["model"])
         variables = restore_best(workdir / CHECKPOINTS)
         require_shapes(variables, _shapes(module), workdir)
@@ -102,9 +104,7 @@ class TrainedTeacher:
             out = np.lib.format.open_memmap(
                 draft, "w+", np.float32, (int(store.node_offsets[-1]), self.module.width)
             )
-            for step_rows, _, vectors in evaluator.batches(
-                devices.replicate(self.variables), rows
-            ):
+            for step_rows, _, vectors in evaluator.batches(devices.replicate(self.variables), rows):
                 for batch_rows, values in zip(step_rows, np.asarray(vectors)):
                     start = 0
                     for row in batch_rows:

@@ -40,10 +40,14 @@ class Workdir:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--workdir {path} is a file; name a directory")
         is_run = config.exists()
-        if self.path.exists() and not is_run and any(
-            entry.name != ".lock" for entry in self.path.iterdir()
+        if (
+            self.path.exists()
+            and not is_run
+            and any(entry.name != ".lock" for entry in self.path.iterdir())
         ):
-            raise UserError(f"--workdir {path} holds other files and no run; name another directory")
+            raise UserError(
+                f"--workdir {path} holds other files and no run; name another directory"
+            )
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = open(self.path / ".lock", "w")
         try:
@@ -163,7 +167,7 @@ def environment() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of a checkout, marked where files differ from it; None for an installed package."""
+    """The commit of a checkout, marked where files differ from it; None if there is none."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

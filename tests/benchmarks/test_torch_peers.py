@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from toys import collection
 
 pytest.importorskip("torch", reason="the benchmarks need PyTorch")

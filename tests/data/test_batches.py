@@ -4,12 +4,12 @@ import jraph
 import numpy as np
 import pytest
 
-from toys import caesium_chloride, collection, fcc, rocksalt
 from crysgnn_jax.data.batches import Batcher, Budget, Sizes, choose_budget, group, pack, prefetch
 from crysgnn_jax.data.neighbours import neighbour_list
 from crysgnn_jax.data.readers import crystal_list
 from crysgnn_jax.data.settings import FeaturiserSettings
 from crysgnn_jax.data.store import build_store
+from toys import caesium_chloride, collection, fcc, rocksalt
 
 
 @pytest.fixture(scope="module")

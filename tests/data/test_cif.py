@@ -5,9 +5,9 @@ import pytest
 from ase.io import read, write
 from ase.spacegroup import crystal as spacegroup_crystal
 
-from toys import perovskite, random_crystal
 from crysgnn_jax.data.readers.cif import read_cif
 from crysgnn_jax.errors import InvalidCrystal
+from toys import perovskite, random_crystal
 
 GOOD = """data_NaCl
 _cell_length_a 5.64(2)
@@ -29,17 +29,33 @@ Cl1 Cl1- 0.5 0.5 0.5(1) 1
 """
 
 SYMMETRIC = {
-    "quartz": dict(symbols=["Si", "O"], basis=[(0.4697, 0, 0), (0.4135, 0.2669, 0.1191)],
-                   spacegroup=152, cellpar=[4.916, 4.916, 5.4054, 90, 90, 120]),
-    "rutile": dict(symbols=["Ti", "O"], basis=[(0, 0, 0), (0.3053, 0.3053, 0)],
-                   spacegroup=136, cellpar=[4.594, 4.594, 2.959, 90, 90, 90]),
-    "diamond": dict(symbols=["C"], basis=[(0, 0, 0)], spacegroup=227,
-                    cellpar=[3.57, 3.57, 3.57, 90, 90, 90]),
-    "corundum": dict(symbols=["Al", "O"], basis=[(0, 0, 0.3523), (0.3064, 0, 0.25)],
-                     spacegroup=167, cellpar=[4.763, 4.763, 13.003, 90, 90, 120]),
-    "monazite": dict(symbols=["La", "P", "O"],
-                     basis=[(0.2815, 0.1593, 0.1007), (0.3048, 0.163, 0.6121), (0.2503, 0.0068, 0.4477)],
-                     spacegroup=14, cellpar=[6.8313, 7.0705, 6.5034, 90, 103.27, 90]),
+    "quartz": dict(
+        symbols=["Si", "O"],
+        basis=[(0.4697, 0, 0), (0.4135, 0.2669, 0.1191)],
+        spacegroup=152,
+        cellpar=[4.916, 4.916, 5.4054, 90, 90, 120],
+    ),
+    "rutile": dict(
+        symbols=["Ti", "O"],
+        basis=[(0, 0, 0), (0.3053, 0.3053, 0)],
+        spacegroup=136,
+        cellpar=[4.594, 4.594, 2.959, 90, 90, 90],
+    ),
+    "diamond": dict(
+        symbols=["C"], basis=[(0, 0, 0)], spacegroup=227, cellpar=[3.57, 3.57, 3.57, 90, 90, 90]
+    ),
+    "corundum": dict(
+        symbols=["Al", "O"],
+        basis=[(0, 0, 0.3523), (0.3064, 0, 0.25)],
+        spacegroup=167,
+        cellpar=[4.763, 4.763, 13.003, 90, 90, 120],
+    ),
+    "monazite": dict(
+        symbols=["La", "P", "O"],
+        basis=[(0.2815, 0.1593, 0.1007), (0.3048, 0.163, 0.6121), (0.2503, 0.0068, 0.4477)],
+        spacegroup=14,
+        cellpar=[6.8313, 7.0705, 6.5034, 90, 103.27, 90],
+    ),
 }
 
 
@@ -64,7 +80,9 @@ def test_symmetry_is_expanded_as_by_ase(name, tmp_path):
         ",".join(
             "+".join(f"{int(c)}*{axis}" for c, axis in zip(row, "xyz") if c) + f"+{shift:.6f}"
             for row, shift in zip(rotation, translation)
-        ).replace("1*", "").replace("+-", "-")
+        )
+        .replace("1*", "")
+        .replace("+-", "-")
         for rotation, translation in group.get_symop()
     ]
     names = ("a", "b", "c"), ("alpha", "beta", "gamma")
@@ -72,8 +90,13 @@ def test_symmetry_is_expanded_as_by_ase(name, tmp_path):
     lines += [f"_cell_length_{k} {v:.6f}" for k, v in zip(names[0], lengths)]
     lines += [f"_cell_angle_{k} {v:.6f}" for k, v in zip(names[1], angles)]
     lines += ["loop_", "_symmetry_equiv_pos_as_xyz", *(f"'{op}'" for op in operations)]
-    lines += ["loop_", "_atom_site_type_symbol", "_atom_site_fract_x", "_atom_site_fract_y",
-              "_atom_site_fract_z"]
+    lines += [
+        "loop_",
+        "_atom_site_type_symbol",
+        "_atom_site_fract_x",
+        "_atom_site_fract_y",
+        "_atom_site_fract_z",
+    ]
     lines += [f"{s} {x} {y} {z}" for s, (x, y, z) in zip(kwargs["symbols"], kwargs["basis"])]
     path = tmp_path / f"{name}.cif"
     path.write_text("\n".join(lines) + "\n")
@@ -86,8 +109,9 @@ def test_symmetry_is_expanded_as_by_ase(name, tmp_path):
 def test_p1_files_keep_the_order_of_their_atoms(crystal, tmp_path):
     from ase import Atoms
 
-    atoms = Atoms(crystal.species, cell=crystal.lattice, pbc=True,
-                  scaled_positions=crystal.frac_coords)
+    atoms = Atoms(
+        crystal.species, cell=crystal.lattice, pbc=True, scaled_positions=crystal.frac_coords
+    )
     write(tmp_path / "x.cif", atoms)
     ours = read_cif(tmp_path / "x.cif", "x")
     assert ours.species.tolist() == crystal.species.tolist()

@@ -11,17 +11,18 @@ from ase import Atoms
 from ase.db import connect
 from ase.io import write
 
-from toys import collection, perovskite, rocksalt
 from crysgnn_jax.data.crystal import Crystal
 from crysgnn_jax.data.crystal_table import write_table
 from crysgnn_jax.data.readers import crystal_list, open_source
 from crysgnn_jax.data.source import Source
 from crysgnn_jax.errors import InvalidCrystal, UserError
+from toys import collection, perovskite, rocksalt
 
 
 def atoms_of(crystal):
-    return Atoms(crystal.species, cell=crystal.lattice, pbc=True,
-                 scaled_positions=crystal.frac_coords)
+    return Atoms(
+        crystal.species, cell=crystal.lattice, pbc=True, scaled_positions=crystal.frac_coords
+    )
 
 
 def crystals_of(source: Source):
@@ -40,8 +41,9 @@ def reasons_of(source: Source):
 
 def assert_same(ours, expected):
     assert ours.species.tolist() == expected.species.tolist()
-    np.testing.assert_allclose(ours.lattice @ ours.lattice.T,
-                               expected.lattice @ expected.lattice.T, atol=1e-4)
+    np.testing.assert_allclose(
+        ours.lattice @ ours.lattice.T, expected.lattice @ expected.lattice.T, atol=1e-4
+    )
     difference = ours.frac_coords - expected.frac_coords
     np.testing.assert_allclose(difference - np.round(difference), 0, atol=1e-6)
 
@@ -63,7 +65,9 @@ def test_cgcnn_folder(folder):
     crystals = crystals_of(source)
     assert [crystal.id for crystal in crystals] == ["c1", "c0", "c3"]
     assert [crystal.labels for crystal in crystals] == [
-        {"target": -0.5}, {"target": 1.25}, {"target": 2.0}
+        {"target": -0.5},
+        {"target": 1.25},
+        {"target": 2.0},
     ]
     assert_same(crystals[1], collection(4)[0])
     assert source.labelled("target").all() and source.label_names == ["target"]

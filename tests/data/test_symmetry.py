@@ -59,9 +59,7 @@ def test_no_space_group():
 
 def test_crystal_systems():
     # First and last space group of each system, International Tables A.
-    limits = np.array(
-        [[1, 2], [3, 15], [16, 74], [75, 142], [143, 167], [168, 194], [195, 230]]
-    )
+    limits = np.array([[1, 2], [3, 15], [16, 74], [75, 142], [143, 167], [168, 194], [195, 230]])
     np.testing.assert_array_equal(crystal_system(limits), np.repeat(np.arange(7), 2).reshape(7, 2))
     assert CRYSTAL_SYSTEMS[crystal_system(225)] == "cubic"
     assert CRYSTAL_SYSTEMS[crystal_system(166)] == "trigonal"

@@ -12,18 +12,22 @@ import pytest
 from ase import Atoms
 from ase.io import write
 
-from toys import collection, rocksalt
 from crysgnn_jax.data.crystal_table import write_table
 from crysgnn_jax.errors import UserError
 from experiments import distill, pretrain
+from toys import collection, rocksalt
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = ["--workers", "1", "--devices", "1"]
 
 
 def save_cif(path, crystal):
-    write(path, Atoms(crystal.species, cell=crystal.lattice, pbc=True,
-                      scaled_positions=crystal.frac_coords))
+    write(
+        path,
+        Atoms(
+            crystal.species, cell=crystal.lattice, pbc=True, scaled_positions=crystal.frac_coords
+        ),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -31,21 +35,66 @@ def teacher(tmp_path_factory):
     """A tiny trained teacher, and the table it was trained on."""
     path = tmp_path_factory.mktemp("teacher")
     write_table(path / "toys.npz", collection(12))
-    pretrain.main(["--data", str(path / "toys.npz"), "--cache", str(path / "cache"), *COMMON,
-                   "--workdir", str(path / "run"), "--epochs", "1", "--width", "8",
-                   "--n-convolutions", "1", "--batch-size", "12"])
+    pretrain.main(
+        [
+            "--data",
+            str(path / "toys.npz"),
+            "--cache",
+            str(path / "cache"),
+            *COMMON,
+            "--workdir",
+            str(path / "run"),
+            "--epochs",
+            "1",
+            "--width",
+            "8",
+            "--n-convolutions",
+            "1",
+            "--batch-size",
+            "12",
+        ]
+    )
     return path
 
 
 def run_pretrain(tmp_path, data, *more):
-    pretrain.main(["--data", str(data), "--cache", str(tmp_path / "cache"), *COMMON,
-                   "--workdir", str(tmp_path / "run"), "--epochs", "1", "--width", "8",
-                   "--n-convolutions", "1", *more])
+    pretrain.main(
+        [
+            "--data",
+            str(data),
+            "--cache",
+            str(tmp_path / "cache"),
+            *COMMON,
+            "--workdir",
+            str(tmp_path / "run"),
+            "--epochs",
+            "1",
+            "--width",
+            "8",
+            "--n-convolutions",
+            "1",
+            *more,
+        ]
+    )
 
 
 def run_distill(tmp_path, data, *more):
-    distill.main(["--student", "cgcnn", "--data", str(data), "--cache", str(tmp_path / "cache"),
-                  *COMMON, "--workdir", str(tmp_path / "run"), "--epochs", "1", *more])
+    distill.main(
+        [
+            "--student",
+            "cgcnn",
+            "--data",
+            str(data),
+            "--cache",
+            str(tmp_path / "cache"),
+            *COMMON,
+            "--workdir",
+            str(tmp_path / "run"),
+            "--epochs",
+            "1",
+            *more,
+        ]
+    )
 
 
 def fails(match):
@@ -84,11 +133,19 @@ def test_bad_crystals_are_skipped_listed_and_counted(tmp_path, capsys):
     (folder / "garbage.cif").write_bytes(bytes(range(256)))
     (folder / "partial.cif").write_text(good.replace("1.0000", "0.5000"))
     save_cif(folder / "overlap.cif", collection(1)[0])
-    overlap = Atoms("NaCl", cell=5 * np.eye(3), pbc=True,
-                    scaled_positions=[[0, 0, 0], [0, 0, 0.001]])
+    overlap = Atoms(
+        "NaCl", cell=5 * np.eye(3), pbc=True, scaled_positions=[[0, 0, 0], [0, 0, 0.001]]
+    )
     write(folder / "overlap.cif", overlap)
-    rows += [("cut", 1), ("garbage", 1), ("partial", 1), ("overlap", 1), ("gone", 1),
-             ("c1", 2), ("c2x", "abc")]
+    rows += [
+        ("cut", 1),
+        ("garbage", 1),
+        ("partial", 1),
+        ("overlap", 1),
+        ("gone", 1),
+        ("c1", 2),
+        ("c2x", "abc"),
+    ]
     rows.append(("nan", "nan"))
     with open(folder / "id_prop.csv", "w", newline="") as file:
         csv.writer(file).writerows(rows)
@@ -197,7 +254,17 @@ def test_commands_exit_with_2_and_one_line(words, message):
 def test_help_names_every_flag_with_its_default(command):
     done = _run(f"experiments.{command}", "--help")
     assert done.returncode == 0
-    for flag in ("--data", "--workdir", "--epochs", "--batch-size", "--learning-rate", "--seed",
-                 "--limit", "--devices", "--overwrite", "--strict"):
+    for flag in (
+        "--data",
+        "--workdir",
+        "--epochs",
+        "--batch-size",
+        "--learning-rate",
+        "--seed",
+        "--limit",
+        "--devices",
+        "--overwrite",
+        "--strict",
+    ):
         assert flag in done.stdout
     assert "default 20" in done.stdout and "Å" in done.stdout

@@ -13,11 +13,11 @@ import jax
 import numpy as np
 import pytest
 
-from toys import collection
 from crysgnn_jax.data.crystal_table import write_table
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.training.checkpoints import restore_best
 from experiments import distill, pretrain
+from toys import collection
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,19 +27,54 @@ def here(tmp_path_factory):
     """A directory with a table of crystals, a cache, and a trained teacher."""
     path = tmp_path_factory.mktemp("runs")
     write_table(path / "toys.npz", collection(40))
-    pretrain.main([*_data(path, "--data"), "--workdir", str(path / "teacher"), "--epochs", "2",
-                   "--batch-size", "16", "--n-convolutions", "2", "--width", "16"])
+    pretrain.main(
+        [
+            *_data(path, "--data"),
+            "--workdir",
+            str(path / "teacher"),
+            "--epochs",
+            "2",
+            "--batch-size",
+            "16",
+            "--n-convolutions",
+            "2",
+            "--width",
+            "16",
+        ]
+    )
     return path
 
 
 def _data(path, flag="--data"):
-    return [flag, str(path / "toys.npz"), "--cache", str(path / "cache"), "--workers", "1",
-            "--devices", "1"]
+    return [
+        flag,
+        str(path / "toys.npz"),
+        "--cache",
+        str(path / "cache"),
+        "--workers",
+        "1",
+        "--devices",
+        "1",
+    ]
 
 
 def _distill(path, workdir, *more):
-    distill.main(["--student", "cgcnn", *_data(path), "--teacher", str(path / "teacher"),
-                  "--workdir", str(path / workdir), "--epochs", "3", "--batch-size", "8", *more])
+    distill.main(
+        [
+            "--student",
+            "cgcnn",
+            *_data(path),
+            "--teacher",
+            str(path / "teacher"),
+            "--workdir",
+            str(path / workdir),
+            "--epochs",
+            "3",
+            "--batch-size",
+            "8",
+            *more,
+        ]
+    )
 
 
 def _metrics(path):
@@ -81,7 +116,9 @@ def test_twins(here, capsys):
         assert {row["id"] for row in rows if row["split"] == "test"} == set(splits["test"])
         assert len(rows) == 40
         # The reported error is that of the predictions, in the property's own unit.
-        errors = [abs(float(r["target"]) - float(r["prediction"])) for r in rows if r["split"] == "test"]
+        errors = [
+            abs(float(r["target"]) - float(r["prediction"])) for r in rows if r["split"] == "test"
+        ]
         result = json.loads((run / "result.json").read_text())
         assert result["test_mae"] == pytest.approx(np.mean(errors), rel=1e-4)
     assert (here / "twins/vanilla/splits.json").read_text() == (
@@ -101,7 +138,10 @@ def test_finished_run_is_reported_not_repeated(here, capsys):
     with pytest.raises(UserError, match=r"settings.seed=0, and this one has 1"):
         _distill(here, "once", "--vanilla", "--seed", "1")
     _distill(here, "once", "--vanilla", "--seed", "1", "--overwrite")
-    assert json.loads((here / "once" / "config.json").read_text())["made_with"]["settings"]["seed"] == 1
+    assert (
+        json.loads((here / "once" / "config.json").read_text())["made_with"]["settings"]["seed"]
+        == 1
+    )
 
 
 def test_same_seed_same_metrics(here):
@@ -130,16 +170,32 @@ def test_killed_run_ends_with_the_same_parameters(here, command):
     """SIGKILL at three moments; saving after every step, so that each restart goes on mid-epoch."""
     flags = {
         "pretrain": [*_data(here), "--n-convolutions", "2", "--width", "16", "--epochs", "4"],
-        "distill": ["--student", "cgcnn", *_data(here), "--teacher", str(here / "teacher"),
-                    "--weight", "0.5", "--epochs", "12"],
+        "distill": [
+            "--student",
+            "cgcnn",
+            *_data(here),
+            "--teacher",
+            str(here / "teacher"),
+            "--weight",
+            "0.5",
+            "--epochs",
+            "12",
+        ],
     }[command]
     module = {"pretrain": pretrain, "distill": distill}[command]
     flags += ["--batch-size", "4", "--workdir"]
     whole, killed = here / f"{command}-whole", here / f"{command}-killed"
     module.main([*flags, str(whole)])
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    start = [sys.executable, "-m", f"experiments.{command}", *flags, str(killed),
-             "--checkpoint-seconds", "0"]
+    start = [
+        sys.executable,
+        "-m",
+        f"experiments.{command}",
+        *flags,
+        str(killed),
+        "--checkpoint-seconds",
+        "0",
+    ]
     seen = 0
     for more_steps in (3, 5, 6):
         process = subprocess.Popen(start, env=environment, cwd=ROOT, stderr=subprocess.PIPE)
@@ -174,8 +230,26 @@ def test_nan_stops_the_run_and_names_step_ids_and_checkpoint(here, tmp_path):
     crystals = collection(20)
     path = tmp_path / "huge.npz"
     write_table(path, crystals)
-    flags = ["--student", "cgcnn", "--data", str(path), "--cache", str(tmp_path / "cache"),
-             "--workers", "1", "--devices", "1", "--vanilla", "--workdir", str(tmp_path / "run"),
-             "--learning-rate", "1e38", "--batch-size", "4", "--epochs", "20"]
+    flags = [
+        "--student",
+        "cgcnn",
+        "--data",
+        str(path),
+        "--cache",
+        str(tmp_path / "cache"),
+        "--workers",
+        "1",
+        "--devices",
+        "1",
+        "--vanilla",
+        "--workdir",
+        str(tmp_path / "run"),
+        "--learning-rate",
+        "1e38",
+        "--batch-size",
+        "4",
+        "--epochs",
+        "20",
+    ]
     with pytest.raises(UserError, match=r"at step \d+ \(batch: c\d+.*checkpoint.*learning-rate"):
         distill.main(flags)

@@ -4,6 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+from crysgnn_jax.models.cgcnn import CGCNN
+from crysgnn_jax.objectives.property import Standardiser, property_loss
 from golden import (
     assert_close,
     assert_gradients_close,
@@ -13,8 +15,6 @@ from golden import (
     under,
     with_statistics,
 )
-from crysgnn_jax.models.cgcnn import CGCNN
-from crysgnn_jax.objectives.property import Standardiser, property_loss
 
 
 def _golden(name):

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from toys import caesium_chloride, collection, fcc, perovskite, random_crystal, rocksalt
 from crysgnn_jax.data.batches import Batcher, Budget
 from crysgnn_jax.data.crystal import Crystal
 from crysgnn_jax.data.readers import crystal_list
@@ -15,6 +14,7 @@ from crysgnn_jax.models.cgcnn import CGCNN
 from crysgnn_jax.models.pairs import count_blocks
 from crysgnn_jax.models.teacher import Teacher
 from crysgnn_jax.objectives.pretraining import pretraining_loss
+from toys import caesium_chloride, collection, fcc, perovskite, random_crystal, rocksalt
 
 
 def batch_of(crystals, directory, budget, label=None):
@@ -90,9 +90,12 @@ def test_padding_adds_nothing(tmp_path):
         if variables is None:
             variables = module.init(jax.random.key(0), graph, True, n_block=blocks)
 
-        def loss(params):
+        def loss(params, variables=variables, graph=graph, blocks=blocks):
             outputs, updated = module.apply(
-                {**variables, "params": params}, graph, True, n_block=blocks,
+                {**variables, "params": params},
+                graph,
+                True,
+                n_block=blocks,
                 mutable=["batch_stats"],
             )
             value, parts = pretraining_loss()(outputs, graph)
@@ -100,9 +103,7 @@ def test_padding_adds_nothing(tmp_path):
 
         results.append(jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"]))
     # Equal but for the order in which sums of other lengths are taken.
-    jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5, atol=2e-6), *results
-    )
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5, atol=2e-6), *results)
 
 
 def test_isolated_atom_and_padding_values_are_finite(tmp_path):

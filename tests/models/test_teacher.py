@@ -1,9 +1,11 @@
 """The teacher against the numbers of the original implementation."""
 
 import jax
-import numpy as np
 import pytest
 
+from crysgnn_jax.models.pairs import count_blocks
+from crysgnn_jax.models.teacher import Teacher
+from crysgnn_jax.objectives.pretraining import PretrainingWeights, pretraining_loss
 from golden import (
     assert_close,
     assert_gradients_close,
@@ -14,9 +16,6 @@ from golden import (
     under,
     with_statistics,
 )
-from crysgnn_jax.models.pairs import count_blocks
-from crysgnn_jax.models.teacher import Teacher
-from crysgnn_jax.objectives.pretraining import PretrainingWeights, pretraining_loss
 
 PARTS = {
     "connection": "connection",

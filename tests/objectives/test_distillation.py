@@ -6,6 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from crysgnn_jax.models.cgcnn import CGCNN
+from crysgnn_jax.models.protocol import Prediction
+from crysgnn_jax.objectives.distillation import ProjectedStudent, distil, embedding_loss
+from crysgnn_jax.objectives.property import Standardiser, property_loss
 from golden import (
     assert_close,
     assert_gradients_close,
@@ -15,10 +19,6 @@ from golden import (
     under,
     with_statistics,
 )
-from crysgnn_jax.models.cgcnn import CGCNN
-from crysgnn_jax.models.protocol import Prediction
-from crysgnn_jax.objectives.distillation import ProjectedStudent, distil, embedding_loss
-from crysgnn_jax.objectives.property import Standardiser, property_loss
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +26,7 @@ def golden():
     arrays = load("cgcnn_distilled")
     teacher = load("crysgnn")["eval/atom_emb_l2"]
     targets = arrays["train/target"][:, None]
-    graph = graph_of(
-        arrays, globals_={"labels": targets, "label_mask": np.ones_like(targets)}
-    )
+    graph = graph_of(arrays, globals_={"labels": targets, "label_mask": np.ones_like(targets)})
     padding = np.ones((len(graph.nodes["species"]) - len(teacher), teacher.shape[1]), np.float32)
     graph.nodes["teacher_embeddings"] = np.concatenate([teacher, padding])
     return arrays, graph, cgcnn_variables(under(arrays, "params"))

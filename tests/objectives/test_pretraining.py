@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from golden import assert_close, load
 from crysgnn_jax.objectives.pretraining import contrastive_loss
+from golden import assert_close, load
 
 
 @pytest.mark.parametrize("case", range(7))
@@ -19,7 +19,9 @@ def test_contrastive_golden(case):
     mask = np.concatenate([np.ones(len(labels)), np.zeros(2)]).astype(np.float32)
 
     def loss(x):
-        return contrastive_loss(x, padded_labels, mask, temperature=arrays_temperature(arrays, case))
+        return contrastive_loss(
+            x, padded_labels, mask, temperature=arrays_temperature(arrays, case)
+        )
 
     value, gradient = jax.value_and_grad(loss)(jnp.asarray(padded))
     assert_close(value, arrays[f"case{case}/loss64"])

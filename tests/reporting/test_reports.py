@@ -30,10 +30,18 @@ def test_r_squared_by_hand():
 
 
 def test_pictures(tmp_path):
-    lines = [{"epoch": e, "step": e, "train_loss": 100 / e, "validation_mae": 1 / e} for e in (1, 2)]
+    lines = [
+        {"epoch": e, "step": e, "train_loss": 100 / e, "validation_mae": 1 / e} for e in (1, 2)
+    ]
     loss_curves({"": lines}, tmp_path / "loss.png", ["loss", "mae"], unit="eV")
-    parity(np.arange(5.0), np.arange(5.0) + 0.1, tmp_path / "parity.png",
-           property="band_gap", unit="eV", title="cgcnn")
+    parity(
+        np.arange(5.0),
+        np.arange(5.0) + 0.1,
+        tmp_path / "parity.png",
+        property="band_gap",
+        unit="eV",
+        title="cgcnn",
+    )
     parity(np.ones(1), np.ones(1), tmp_path / "one.png", property="x", unit="", title="")
     for picture in tmp_path.glob("*.png"):
         assert picture.read_bytes().startswith(b"\x89PNG")

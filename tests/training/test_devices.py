@@ -5,7 +5,6 @@ import numpy as np
 import optax
 import pytest
 
-from toys import collection
 from crysgnn_jax.data.batches import Batcher, Budget, stack
 from crysgnn_jax.data.readers import crystal_list
 from crysgnn_jax.data.settings import FeaturiserSettings
@@ -18,6 +17,7 @@ from crysgnn_jax.objectives.pretraining import pretraining_loss
 from crysgnn_jax.objectives.property import Standardiser, property_loss
 from crysgnn_jax.training.devices import AXIS, Devices
 from crysgnn_jax.training.state import create_state, make_train_step
+from toys import collection
 
 ROWS = np.arange(11)
 SHARES = {
@@ -59,7 +59,11 @@ def _step(batcher, module, loss, n_devices, **call):
 @pytest.mark.parametrize("kind", ["teacher", "distilled"])
 def test_devices_agree(batcher, kind):
     if kind == "teacher":
-        module, loss, call = Teacher(axis_name=AXIS), pretraining_loss(axis_name=AXIS), {"n_block": 40}
+        module, loss, call = (
+            Teacher(axis_name=AXIS),
+            pretraining_loss(axis_name=AXIS),
+            {"n_block": 40},
+        )
     else:
         base = property_loss(Standardiser(1.0, 0.5), axis_name=AXIS)
         module, loss, call = CGCNN(axis_name=AXIS), distil(base, 0.5, axis_name=AXIS), {}

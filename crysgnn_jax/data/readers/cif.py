@@ -30,7 +30,9 @@ def read_cif(path: Path, id: str, labels: dict[str, float] | None = None) -> Cry
         document = gemmi.cif.read(str(path))
     except (OSError, ValueError, RuntimeError) as error:
         reason = one_line(error).removeprefix(f"{path}:")
-        raise InvalidCrystal(id, f"{path.name} is not a valid CIF, or cut short: {reason}") from None
+        raise InvalidCrystal(
+            id, f"{path.name} is not a valid CIF, or cut short: {reason}"
+        ) from None
     block = next((b for b in document if b.find_loop("_atom_site_fract_x")), None)
     if block is None:
         raise InvalidCrystal(id, f"{path.name} has no atoms with fractional coordinates")

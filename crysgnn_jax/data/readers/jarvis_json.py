@@ -86,7 +86,9 @@ def _entry(record: Any, number: int) -> dict[str, Any] | Problem:
     labels = {
         name: float(value)
         for name, value in record.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and name not in ID_KEYS
+        if isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and name not in ID_KEYS
         and math.isfinite(value)
     }
     return {"id": id, "atoms": record["atoms"], "labels": labels}
