@@ -89,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from crysgnn_jax.models.registry import STUDENTS
     from crysgnn_jax.training.devices import Devices
     from crysgnn_jax.training.trained import TrainedTeacher
+    from crysgnn_jax.training.workdir import CONFIG
 
     if args.student not in STUDENTS:
         raise UserError(f"--student {args.student}: there is {', '.join(STUDENTS)}")
@@ -113,6 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # A single student given its own --workdir is that directory; otherwise twins lie side by
     # side, so that training the second later completes the pair.
     alone = args.workdir is not None and len(weights) == 1
+    if not alone and (base / CONFIG).exists():
+        raise UserError(f"--workdir {base} holds a single run; name another directory for twins")
     results = {
         name: _train(
             args,

@@ -138,6 +138,8 @@ def test_finished_run_is_reported_not_repeated(here, capsys):
     with pytest.raises(UserError, match=r"settings.seed=0, and this one has 1"):
         _distill(here, "once", "--vanilla", "--seed", "1")
     _distill(here, "once", "--vanilla", "--seed", "1", "--overwrite")
+    with pytest.raises(UserError, match="holds a single run"):
+        _distill(here, "once")
     assert (
         json.loads((here / "once" / "config.json").read_text())["made_with"]["settings"]["seed"]
         == 1
