@@ -39,7 +39,10 @@ def run(main: Callable[[Sequence[str] | None], None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(
+            "interrupted; the same command, without --overwrite, goes on from the last checkpoint",
+            file=sys.stderr,
+        )
         sys.exit(130)
 
 
@@ -64,6 +67,19 @@ def positive(kind: type) -> Callable[[str], float]:
         return value
 
     convert.__name__ = f"{kind.__name__} greater than 0"
+    return convert
+
+
+def not_negative(kind: type) -> Callable[[str], float]:
+    """An argparse type: a number of at least 0."""
+
+    def convert(text: str):
+        value = kind(text)
+        if not 0 <= value < float("inf"):
+            raise ValueError
+        return value
+
+    convert.__name__ = f"{kind.__name__} of at least 0"
     return convert
 
 
@@ -106,14 +122,21 @@ def add_training_flags(
     )
     group.add_argument(
         "--seed",
-        type=int,
+        type=not_negative(int),
         default=0,
         metavar="N",
         help="of weights, splits and order; the same seed gives the same run (default 0)",
     )
     group.add_argument(
+        "--log-every",
+        type=positive(int),
+        default=50,
+        metavar="N",
+        help="steps between lines of metrics.jsonl (default 50)",
+    )
+    group.add_argument(
         "--checkpoint-seconds",
-        type=float,
+        type=not_negative(float),
         default=20.0,
         metavar="X",
         help="save no more often than every X seconds; what a kill can cost (default 20)",
@@ -138,7 +161,7 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--strict",
         action="store_true",
-        help="stop at the first bad crystal instead of skipping and listing it",
+        help="make a bad crystal an error instead of skipping and listing it",
     )
     group.add_argument(
         "--n-neighbours",
@@ -160,7 +183,7 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--tie-tolerance",
-        type=float,
+        type=not_negative(float),
         metavar="X",
         help="distances closer than this are tied, Å (default 0.001)",
     )
@@ -279,6 +302,16 @@ class GraphProgress:
         elif time.monotonic() - self._spoke > 10:
             self._spoke = time.monotonic()
             print(f"graphs of {self._name}: {done} of {total}", file=sys.stderr, flush=True)
+
+
+def require_writable(path: Path) -> None:
+    """Check that a file can be written at the end of a run, before the run."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a"):
+            pass
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}); name another file") from None
 
 
 def announce(devices: object) -> None:

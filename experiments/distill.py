@@ -48,7 +48,10 @@ def parser() -> cli.Parser:
         f"with 0 and one with {DEFAULT_WEIGHT}, in DIR/vanilla and DIR/distilled)",
     )
     which.add_argument(
-        "--vanilla", action="store_true", help="train without a teacher; the same as --weight 0"
+        "--vanilla",
+        action="store_true",
+        help="train without a teacher; the same as --weight 0 (graphs are then made as the flags "
+        "below say, not as the teacher's were)",
     )
     out.add_argument(
         "--split",
@@ -98,6 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         weights = {"vanilla": 0.0}
     elif args.weight is not None:
         weights = {"distilled": args.weight}
+    if args.record is not None:
+        cli.require_writable(args.record)
     source = cli.open_data([args.data])
     property = _property(args, source)
     devices = Devices(args.devices)
@@ -145,7 +150,6 @@ def _record(
 
     from crysgnn_jax.training.workdir import CONFIG, read_json, write_json
 
-    args.record.parent.mkdir(parents=True, exist_ok=True)
     runs = {
         name: {"result": result, "config": read_json((base if alone else base / name) / CONFIG)}
         for name, result in results.items()
@@ -193,6 +197,7 @@ def _train(
     from crysgnn_jax.training.workdir import Workdir
 
     settings = StudentSettings(
+        student=args.student,
         property=property,
         unit=unit,
         weight=weight,
@@ -204,12 +209,11 @@ def _train(
     )
     made_with = {
         "command": "distill",
-        "student": args.student,
         "data": args.data,
         "limit": args.limit,
         "graphs": store.fingerprint,
         "featuriser": dataclasses.asdict(featuriser),
-        "split": {"rule": args.split, "sizes": [len(rows) for _, rows in split.items()]},
+        "split": {"rule": args.split, "ids": split.fingerprint(store)},
         "settings": dataclasses.asdict(settings),
         "teacher": teacher.fingerprint if teacher else None,
         "devices": len(devices),
@@ -226,12 +230,13 @@ def _train(
                 store,
                 split,
                 workdir,
-                STUDENTS[args.student](axis_name=AXIS),
+                STUDENTS[args.student](cutoff=featuriser.cutoff, axis_name=AXIS),
                 settings,
                 teacher,
                 devices,
                 Progress(settings.epochs, title),
-                args.checkpoint_seconds,
+                log_every=args.log_every,
+                checkpoint_seconds=args.checkpoint_seconds,
             )
             _draw(path, result, title)
             workdir.finish(result)
@@ -262,6 +267,7 @@ def _draw(path: Path, result: dict[str, Any], title: str) -> None:
 
 
 def _report(results: dict[str, dict[str, Any]], base: Path) -> None:
+    from crysgnn_jax.data.datasets import PROPERTY_UNITS
     from crysgnn_jax.reporting.tables import text_table
     from crysgnn_jax.training.workdir import write_json
 
@@ -274,7 +280,7 @@ def _report(results: dict[str, dict[str, Any]], base: Path) -> None:
             [
                 [
                     some["property"],
-                    some["unit"] or "1",
+                    some["unit"] or ("1" if some["property"] in PROPERTY_UNITS else "–"),
                     mae.get("vanilla", "–"),
                     mae.get("distilled", "–"),
                     " / ".join(f"{r['crystals_per_second']:.0f}" for r in results.values()),

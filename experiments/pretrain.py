@@ -76,7 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     store = cli.graphs(args, source, featuriser)
     rows = hold_out(len(store), args.seed)
     devices.require(len(rows[0]))
-    model = {"width": args.width, "n_convolutions": args.n_convolutions}
+    model = {
+        "width": args.width,
+        "n_convolutions": args.n_convolutions,
+        "cutoff": featuriser.cutoff,
+    }
     settings = PretrainSettings(
         epochs=args.epochs,
         batch_size=args.batch_size,
@@ -116,7 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 settings,
                 devices,
                 Progress(settings.epochs, "teacher"),
-                args.checkpoint_seconds,
+                log_every=args.log_every,
+                checkpoint_seconds=args.checkpoint_seconds,
             )
             loss_curves(
                 {"": MetricsLog(workdir.metrics).read()},

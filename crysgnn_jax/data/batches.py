@@ -16,6 +16,9 @@ import numpy as np
 from crysgnn_jax.data.store import GraphStore
 from crysgnn_jax.data.symmetry import crystal_system
 
+SAMPLE = 20_000
+"""Crystals on which a budget is tried out."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
@@ -112,11 +115,14 @@ def choose_budget(sizes: Sizes, batch_size: int) -> Budget:
       batch_size: crystals of an average batch.
     """
     table = sizes.table
-    n_batches = -(-len(table) // batch_size)
-    largest, mean = table.max(axis=0), table.sum(axis=0) / n_batches
-    unlimited = np.full(table.shape[1], np.iinfo(np.int64).max // 2)
-    unlimited[2] = len(table)
+    largest = table.max(axis=0)
     generator = np.random.default_rng(0)
+    if len(table) > SAMPLE:
+        table = table[generator.choice(len(table), SAMPLE, replace=False)]
+    n_batches = -(-len(table) // batch_size)
+    mean = table.sum(axis=0) / n_batches
+    unlimited = np.full(table.shape[1], np.iinfo(np.int64).max // 2)
+    unlimited[2] = 4 * batch_size
     orders = [generator.permutation(len(table)) for _ in range(3)]
     for slack in (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 1.0):
         limits = unlimited.copy()
@@ -125,7 +131,7 @@ def choose_budget(sizes: Sizes, batch_size: int) -> Budget:
         if max(map(len, packings)) <= n_batches:
             break
     used = np.array([table[rows].sum(axis=0) for packing in packings for rows in packing])
-    limits[2:] = np.ceil(used[:, 2:].max(axis=0) * 1.05)
+    limits[2:] = np.maximum(largest[2:], np.ceil(used[:, 2:].max(axis=0) * 1.05))
     round_up = lambda value, multiple: -(-int(value) // multiple) * multiple
     return Budget(
         nodes=round_up(limits[0] + 1, 8),
@@ -171,6 +177,10 @@ class Batcher:
         self._label = np.full(len(store), np.nan) if label is None else label
         self._node_columns = dict(node_columns or {})
 
+    def atoms(self, rows: np.ndarray) -> np.ndarray:
+        """Where the atoms of the crystals ``rows`` stand in the store, in the batch's order."""
+        return _ragged(self.store.node_offsets[rows], self.store.n_nodes[rows])
+
     def __call__(self, rows: np.ndarray) -> jraph.GraphsTuple:
         """The crystals ``rows`` of the store as one batch.
 
@@ -182,7 +192,7 @@ class Batcher:
         store, budget = self.store, self.budget
         n_node = store.n_nodes[rows].astype(np.int32)
         n_edge = store.n_edges[rows].astype(np.int32)
-        node_rows = _ragged(store.node_offsets[rows], n_node)
+        node_rows = self.atoms(rows)
         edge_rows = _ragged(store.edge_offsets[rows], n_edge)
         n_atoms = len(node_rows)
         first_node = np.cumsum(n_node) - n_node

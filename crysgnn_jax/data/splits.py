@@ -1,6 +1,7 @@
 """Training, validation and test crystals: at random, by formula, by a column, or as before."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -44,6 +45,11 @@ class Split:
     def ids(self, store: GraphStore) -> dict[str, list[str]]:
         """The content of ``splits.json``: name → ids."""
         return {name: store.ids[rows].tolist() for name, rows in self.items()}
+
+    def fingerprint(self, store: GraphStore) -> str:
+        """Hex digest of the ids of each side."""
+        content = json.dumps(self.ids(store)).encode()
+        return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def make_split(store: GraphStore, rows: np.ndarray, rule: str, seed: int) -> Split:

@@ -120,12 +120,12 @@ class GraphStore:
     distances = _column("distances")
     vectors = _column("vectors")
 
-    @property
+    @functools.cached_property
     def n_nodes(self) -> np.ndarray:
         """``[n]`` int64, atoms of each crystal."""
         return np.diff(self.node_offsets)
 
-    @property
+    @functools.cached_property
     def n_edges(self) -> np.ndarray:
         """``[n]`` int64, edges of each crystal."""
         return np.diff(self.edge_offsets)

@@ -18,6 +18,7 @@ class CGCNN(nn.Module):
       n_convolutions: rounds of messages.
       head_width: width of the hidden layers after pooling.
       n_hidden: number of those layers.
+      cutoff: Å, of the graphs; last centre of the distance basis.
       axis_name: device axis for batch statistics.
     """
 
@@ -25,13 +26,18 @@ class CGCNN(nn.Module):
     n_convolutions: int = 3
     head_width: int = 128
     n_hidden: int = 1
+    cutoff: float = 8.0
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, graph: jraph.GraphsTuple, train: bool) -> Prediction:
         """Predict one property for each crystal of a padded batch."""
         atoms = CrystalEncoder(
-            self.width, self.n_convolutions, axis_name=self.axis_name, name="encoder"
+            self.width,
+            self.n_convolutions,
+            cutoff=self.cutoff,
+            axis_name=self.axis_name,
+            name="encoder",
         )(graph, train)
         crystals: jax.Array = softplus(mean_pool(atoms, graph))
         for layer in range(self.n_hidden):

@@ -244,4 +244,6 @@ class GatedConvolution(nn.Module):
             gate(opening, core), receivers, n_node, indices_are_sorted=True
         )
         update = MaskedBatchNorm(self.axis_name, name="node_norm")(messages, node_mask, train)
-        return softplus(nodes + update)
+        # All padding edges of a batch may end at one padding atom: a sum over tens of thousands,
+        # which would grow by that factor in every layer, to infinity, and 0 · ∞ is not 0.
+        return softplus(nodes + update) * node_mask[:, None]

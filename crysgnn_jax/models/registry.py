@@ -4,4 +4,5 @@ from crysgnn_jax.models.cgcnn import CGCNN
 
 STUDENTS = {"cgcnn": CGCNN}
 """Name on the command line → Flax module: called as ``module(graph, train)``, it returns a
-`protocol.Prediction`; it takes ``axis_name`` for its batch norms."""
+`protocol.Prediction`; it takes ``cutoff``, that of the graphs, and ``axis_name`` for its batch
+norms."""

@@ -51,12 +51,19 @@ class ConnectionHead(nn.Module):
         kernel = self.param("kernel", torch_uniform(classes), (classes, classes))
         bias = self.param("bias", torch_uniform(classes), (classes,))
         # Two linear maps in a row are one: mix the six matrices, not the scores of every pair.
-        mixed = jnp.einsum("cij,ck->ikj", bilinear, kernel)
+        mixed = jnp.einsum("cij,ck->kij", bilinear, kernel)
         mixed_bias = bilinear_bias @ kernel + bias
-        first = (atoms @ mixed.reshape(width, -1)).reshape(-1, classes, width)
         blocks = pair_blocks(graph, n_block)
-        scores = jnp.einsum("bikd,bjd->bkij", first[blocks.rows], atoms[blocks.columns])
-        return scores + mixed_bias[:, None, None]
+
+        # One class at a time, recomputed in the backward pass: the rows of all six at once would
+        # be nearly as large as pairs × width.
+        @jax.checkpoint
+        def scores(matrix: jax.Array) -> jax.Array:
+            rows = (atoms @ matrix)[blocks.rows]
+            return jnp.einsum("bid,bjd->bij", rows, atoms[blocks.columns])
+
+        logits = jnp.stack([scores(matrix) for matrix in mixed], axis=1)
+        return logits + mixed_bias[:, None, None]
 
 
 class Teacher(nn.Module):
@@ -65,16 +72,18 @@ class Teacher(nn.Module):
     Attributes:
       width: length of an embedding.
       n_convolutions: rounds of messages.
+      cutoff: Å, of the graphs; last centre of the distance basis.
       axis_name: device axis for batch statistics.
     """
 
     width: int = 64
     n_convolutions: int = 5
+    cutoff: float = 8.0
     axis_name: str | None = None
 
     def setup(self):
         self.encoder = CrystalEncoder(
-            self.width, self.n_convolutions, use_bias=False, axis_name=self.axis_name
+            self.width, self.n_convolutions, False, self.cutoff, axis_name=self.axis_name
         )
         self.connection = ConnectionHead()
         self.features = dense(N_FEATURES, self.width)

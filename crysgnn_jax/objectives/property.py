@@ -26,8 +26,9 @@ class Standardiser:
     @classmethod
     def fit(cls, targets: np.ndarray) -> "Standardiser":
         """Statistics of the training targets ``[n]``; std 1 where all are equal."""
-        std = float(np.std(targets))
-        return cls(float(np.mean(targets)), std if std > 0 else 1.0)
+        mean, std = float(np.mean(targets)), float(np.std(targets))
+        # Equal targets differ by the rounding of their mean.
+        return cls(mean, std if std > 1e-12 * max(1.0, abs(mean)) else 1.0)
 
     def apply(self, targets):
         return (targets - self.mean) / self.std

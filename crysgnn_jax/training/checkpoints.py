@@ -38,6 +38,10 @@ class Position:
     timed_seconds: float = 0.0
 
 
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OSError)
+"""What orbax raises for checkpoints with missing, cut or foreign files."""
+
+
 class Checkpoints:
     """The directory ``checkpoints/`` of a run.
 
@@ -59,8 +63,6 @@ class Checkpoints:
 
     def save(self, last: Any, best: Any, position: Position) -> None:
         """Save the state, the best variables and the position, under the position's step."""
-        if position.step == self.last_step:
-            return
         self._manager.save(
             position.step,
             args=ocp.args.Composite(
@@ -85,10 +87,10 @@ class Checkpoints:
                     position=ocp.args.JsonRestore(),
                 ),
             )
-        except ValueError as error:
+        except _DAMAGE as error:
             raise UserError(
-                f"{self.directory} was written by another model or version; start the run again "
-                "with --overwrite"
+                f"{self.directory} is damaged, or written by another model or version; start the "
+                "run again with --overwrite"
             ) from error
         require_shapes(found.last, last, self.directory)
         return found.last, found.best, Position(**found.position)
@@ -105,21 +107,26 @@ def restore_best(directory: Path) -> Any:
     """The best variables of a run, as NumPy arrays.
 
     Raises:
-      UserError: there is no complete checkpoint.
+      UserError: there is no complete checkpoint, or it is damaged.
     """
     directory = Path(directory).absolute()
     if not directory.is_dir():
         raise UserError(f"{directory.parent} has no checkpoint; train it first")
-    with ocp.CheckpointManager(
-        directory, options=ocp.CheckpointManagerOptions(read_only=True)
-    ) as m:
-        step = m.latest_step()
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    with ocp.CheckpointManager(directory, options=options) as manager:
+        step = manager.latest_step()
         if step is None:
             raise UserError(f"{directory.parent} has no complete checkpoint; train it first")
-        target = jax.tree.map(
-            lambda leaf: np.zeros(leaf.shape, leaf.dtype), _tree_metadata(m, step)
-        )
-        return m.restore(step, args=ocp.args.Composite(best=ocp.args.StandardRestore(target))).best
+        try:
+            target = jax.tree.map(
+                lambda leaf: np.zeros(leaf.shape, leaf.dtype), _tree_metadata(manager, step)
+            )
+            args = ocp.args.Composite(best=ocp.args.StandardRestore(target))
+            return manager.restore(step, args=args).best
+        except _DAMAGE as error:
+            raise UserError(
+                f"{directory / str(step)} is damaged; train {directory.parent} again"
+            ) from error
 
 
 def _tree_metadata(manager: ocp.CheckpointManager, step: int) -> Any:

@@ -1,6 +1,7 @@
 """What a run writes down and what it shows while it trains."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -25,7 +26,9 @@ class MetricsLog:
         """Drop the lines after ``position``, which a resumed run is about to write again."""
         if self._path.exists():
             lines = self._path.read_text().splitlines(keepends=True)
-            self._path.write_text("".join(line for line in lines if _is_before(line, position)))
+            draft = self._path.with_name(self._path.name + ".tmp")
+            draft.write_text("".join(line for line in lines if _is_before(line, position)))
+            os.replace(draft, self._path)
 
     def write(self, values: Mapping[str, Any], *, seconds: float) -> None:
         """Append one line; ``seconds`` is the training time so far."""

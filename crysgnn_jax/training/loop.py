@@ -136,6 +136,11 @@ class Trainer:
         while position.epoch < settings.epochs and not self._out_of_patience(position):
             state = self._train_epoch(state, best, position, started)
             score, metrics = self._evaluate(state.variables)
+            if not np.isfinite(score):
+                raise UserError(
+                    f"the validation score became {score} after epoch {position.epoch + 1}; "
+                    f"{self._last_good()}; try a lower --learning-rate"
+                )
             position.epoch, position.batch = position.epoch + 1, 0
             position.seconds = time.monotonic() - started
             improved = score < position.best_score
@@ -160,8 +165,9 @@ class Trainer:
     def _train_epoch(
         self, state: TrainState, best: Any, position: Position, started: float
     ) -> TrainState:
-        steps = self.plan(position.epoch)[position.batch :]
-        self._progress.start_epoch(position, total=len(steps) + position.batch)
+        plan = self.plan(position.epoch)
+        steps = plan[position.batch :]
+        self._progress.start_epoch(position, total=len(plan))
         if self._clock is not None:
             self._clock = time.monotonic()
         # The metrics of a step are read after the next one has been handed to the device, so
@@ -171,7 +177,9 @@ class Trainer:
             state, metrics = self._step(state, self._devices.put(batch))
             if waiting is not None:
                 self._account(*waiting, position, started)
-                if self._save_is_due():
+                # Not after the epoch's last step: what follows it, the validation, decides which
+                # weights are the best, and is saved under the same number of steps.
+                if self._save_is_due() and position.batch + 1 < len(plan):
                     # The step under way belongs to the state, so it must be counted with it.
                     self._account(rows, metrics, position, started)
                     waiting = None
@@ -213,19 +221,20 @@ class Trainer:
     def _describe_divergence(
         self, name: str, value: float, rows: Sequence[np.ndarray], position: Position
     ) -> str:
-        self._checkpoints.wait()
         ids = [str(self._batcher.store.ids[row]) for batch in rows for row in batch]
         shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
-        last = self._checkpoints.last_step
-        saved = (
-            f"the last good checkpoint is {self._checkpoints.directory / str(last)}"
-            if last is not None
-            else "there is no checkpoint yet"
-        )
         return (
-            f"{name} became {value} at step {position.step + 1} (batch: {shown}); {saved}; "
+            f"{name} became {value} at step {position.step + 1} (batch: {shown}); "
+            f"{self._last_good()}; "
             "try a lower --learning-rate, or look at the labels of these crystals"
         )
+
+    def _last_good(self) -> str:
+        self._checkpoints.wait()
+        last = self._checkpoints.last_step
+        if last is None:
+            return "there is no checkpoint yet"
+        return f"the last good checkpoint is {self._checkpoints.directory / str(last)}"
 
     def _out_of_patience(self, position: Position) -> bool:
         patience = self._settings.patience

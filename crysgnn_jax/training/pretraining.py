@@ -68,6 +68,8 @@ def pretrain(
     settings: PretrainSettings,
     devices: Devices,
     progress: Progress,
+    *,
+    log_every: int = 50,
     checkpoint_seconds: float = 20.0,
 ) -> dict[str, Any]:
     """Train a teacher, or go on with it, and write the run's files but the pictures.
@@ -80,6 +82,7 @@ def pretrain(
       settings: how to train.
       devices: where to train.
       progress: what the user sees.
+      log_every: steps between lines of the metrics log.
       checkpoint_seconds: save no more often than this.
 
     Returns:
@@ -124,6 +127,7 @@ def pretrain(
         settings=LoopSettings(
             epochs=settings.epochs,
             seed=settings.seed,
+            log_every=log_every,
             checkpoint_seconds=checkpoint_seconds,
         ),
         checkpoints=checkpoints,

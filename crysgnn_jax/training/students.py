@@ -28,6 +28,7 @@ class StudentSettings:
     """Settings of a student's run.
 
     Attributes:
+      student: name of the student, for the record.
       property: name of the label to predict.
       unit: its unit.
       weight: of the teacher's pull; 0 trains the vanilla student.
@@ -38,6 +39,7 @@ class StudentSettings:
       seed: of the weights and the order.
     """
 
+    student: str
     property: str
     unit: str
     weight: float
@@ -57,6 +59,8 @@ def train_student(
     teacher: TrainedTeacher | None,
     devices: Devices,
     progress: Progress,
+    *,
+    log_every: int = 50,
     checkpoint_seconds: float = 20.0,
 ) -> dict[str, Any]:
     """Train a student, or go on with it, test it once, and write the run's files but the pictures.
@@ -73,6 +77,7 @@ def train_student(
       teacher: the teacher; needed if and only if ``settings.weight`` is not 0.
       devices: where to train.
       progress: what the user sees.
+      log_every: steps between lines of the metrics log.
       checkpoint_seconds: save no more often than this.
 
     Returns:
@@ -93,13 +98,15 @@ def train_student(
     batcher = Batcher(store, budget, label=targets, node_columns=node_columns)
     standardiser = Standardiser.fit(targets[split.train])
     loss = distil(property_loss(standardiser, axis_name=AXIS), settings.weight, axis_name=AXIS)
-    predict = lambda variables, graph: standardiser.invert(
-        module.apply(variables, graph, False).prediction
-    )
-    evaluator = Evaluator(devices, predict, batcher, sizes.table)
+    standardised = lambda variables, graph: module.apply(variables, graph, False).prediction
+    evaluator = Evaluator(devices, standardised, batcher, sizes.table)
+
+    def predict(variables, rows):
+        # In float64: a total energy of −1e4 eV has no third decimal in float32.
+        return standardiser.invert(evaluator.per_crystal(variables, rows))
 
     def evaluate(variables):
-        mae = _mae(evaluator.per_crystal(variables, split.validation), targets[split.validation])
+        mae = _mae(predict(variables, split.validation), targets[split.validation])
         return mae, {"validation_mae": mae}
 
     steps_per_epoch = -(-len(split.train) // (settings.batch_size * len(devices)))
@@ -116,6 +123,7 @@ def train_student(
             epochs=settings.epochs,
             patience=settings.patience,
             seed=settings.seed,
+            log_every=log_every,
             checkpoint_seconds=checkpoint_seconds,
         ),
         checkpoints=checkpoints,
@@ -127,20 +135,20 @@ def train_student(
     fit = trainer.fit(state)
     checkpoints.close()
     best = devices.replicate(fit.variables)
-    predictions = {name: evaluator.per_crystal(best, rows) for name, rows in split.items()}
+    predictions = {name: predict(best, rows) for name, rows in split.items()}
     mae = {name: _mae(predictions[name], targets[rows]) for name, rows in split.items()}
     with open(workdir.path / "predictions.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "split", "target", "prediction"])
         for name, rows in split.items():
             for row, prediction in zip(rows, predictions[name]):
-                writer.writerow([store.ids[row], name, f"{targets[row]:.6g}", f"{prediction:.6g}"])
+                writer.writerow([store.ids[row], name, f"{targets[row]:.9g}", f"{prediction:.9g}"])
     workdir.write_splits(split.ids(store))
     return {
         "task": "student",
         "property": settings.property,
         "unit": settings.unit,
-        "student": type(student).__name__,
+        "student": settings.student,
         "distilled": settings.weight > 0,
         "weight": settings.weight,
         "n_train": len(split.train),

@@ -1,9 +1,9 @@
 """A teacher that has been trained: loading it, and its embeddings of a whole store."""
 
 import dataclasses
+import fcntl
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from crysgnn_jax.models.teacher import Teacher
 from crysgnn_jax.training.checkpoints import require_shapes, restore_best
 from crysgnn_jax.training.devices import Devices
 from crysgnn_jax.training.inference import Evaluator
-from crysgnn_jax.training.workdir import CHECKPOINTS, CONFIG, read_json
+from crysgnn_jax.training.workdir import CHECKPOINTS, CONFIG, RESULT, read_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +54,13 @@ class TrainedTeacher:
                 f"--teacher {workdir}: no trained teacher there; make one with "
                 f"python -m experiments.pretrain --workdir {workdir}"
             )
-        made_with = read_json(workdir / CONFIG)["made_with"]
+        made_with = read_json(workdir / CONFIG).get("made_with", {})
         if made_with.get("command") != "pretrain":
+            raise UserError(f"--teacher {workdir} does not hold a pre-training run")
+        if not (workdir / RESULT).exists():
             raise UserError(
-                f"--teacher {workdir} holds a {made_with.get('command')} run, no teacher"
+                f"--teacher {workdir} has not been trained to its end; give its command again "
+                "to finish it"
             )
         module = Teacher(**made_with["model"])
         variables = restore_best(workdir / CHECKPOINTS)
@@ -85,38 +88,36 @@ class TrainedTeacher:
         """
         store.settings.require(self.featuriser, f"the teacher in {self.path}")
         path = store.path / "embeddings" / f"{self.fingerprint}.npy"
-        if not path.exists():
-            self._compute(path, store, devices, batch_size)
-        return np.load(path, mmap_mode="r")
+        try:
+            if not path.exists():
+                path.parent.mkdir(exist_ok=True)
+                # A run that finds another one computing the same waits for it.
+                with open(path.with_suffix(".lock"), "w") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                    if not path.exists():
+                        self._compute(path, store, devices, batch_size)
+            return np.load(path, mmap_mode="r")
+        except OSError as error:
+            raise UserError(
+                f"{path.parent}: the teacher's embeddings cannot be kept there "
+                f"({error.strerror}); name another --cache"
+            ) from None
 
     def _compute(self, path: Path, store: GraphStore, devices: Devices, batch_size: int) -> None:
-        path.parent.mkdir(exist_ok=True)
         sizes = Sizes(store.n_nodes, store.n_edges)
         batcher = Batcher(store, choose_budget(sizes, batch_size))
         embed = lambda variables, graph: self.module.apply(variables, graph, method=Teacher.embed)
         evaluator = Evaluator(devices, embed, batcher, sizes.table)
-        rows = np.arange(len(store))
-        # A file of its own for each process, moved into place when it is complete: two runs may
-        # compute the same embeddings, and neither sees half a file.
-        handle, draft = tempfile.mkstemp(suffix=".npy", dir=path.parent)
-        os.close(handle)
-        try:
-            out = np.lib.format.open_memmap(
-                draft, "w+", np.float32, (int(store.node_offsets[-1]), self.module.width)
-            )
-            for step_rows, _, vectors in evaluator.batches(devices.replicate(self.variables), rows):
-                for batch_rows, values in zip(step_rows, np.asarray(vectors)):
-                    start = 0
-                    for row in batch_rows:
-                        n = int(store.n_nodes[row])
-                        first = int(store.node_offsets[row])
-                        out[first : first + n] = values[start : start + n]
-                        start += n
-            out.flush()
-            os.replace(draft, path)
-        except BaseException:
-            os.unlink(draft)
-            raise
+        draft = path.with_suffix(".draft")
+        shape = (int(store.node_offsets[-1]), self.module.width)
+        out = np.lib.format.open_memmap(draft, "w+", np.float32, shape)
+        variables = devices.replicate(self.variables)
+        for step_rows, _, vectors in evaluator.batches(variables, np.arange(len(store))):
+            for rows, values in zip(step_rows, np.asarray(vectors)):
+                atoms = batcher.atoms(rows)
+                out[atoms] = values[: len(atoms)]
+        out.flush()
+        os.replace(draft, path)
 
 
 def _shapes(module: Teacher) -> Any:

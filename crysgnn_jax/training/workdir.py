@@ -15,6 +15,10 @@ from crysgnn_jax import __version__
 from crysgnn_jax.errors import UserError
 
 CONFIG, RESULT, METRICS, CHECKPOINTS = "config.json", "result.json", "metrics.jsonl", "checkpoints"
+LOCK = ".lock"
+
+_NO_RUN_YET = {LOCK, CONFIG + ".tmp"}
+"""What a run leaves that was killed before it had written its settings."""
 
 
 class Workdir:
@@ -30,33 +34,32 @@ class Workdir:
       overwrite: delete a run that is there.
 
     Raises:
-      UserError: the path is not a directory or holds something else, its run was made with other
-        settings, or another process is writing to it.
+      UserError: the path cannot be a directory or holds something else, its run was made with
+        other settings, or another process is writing to it.
     """
 
     def __init__(self, path: Path | str, made_with: Mapping[str, Any], *, overwrite: bool = False):
         self.path = Path(path)
-        config = self.path / CONFIG
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"--workdir {path} is a file; name a directory")
-        is_run = config.exists()
-        if (
-            self.path.exists()
-            and not is_run
-            and any(entry.name != ".lock" for entry in self.path.iterdir())
-        ):
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            is_run = self._is_run()
+            strange = [e.name for e in self.path.iterdir() if e.name not in _NO_RUN_YET]
+            if strange and not is_run:
+                raise UserError(
+                    f"--workdir {path} holds other files ({strange[0]}) and no run; "
+                    "name another directory"
+                )
+            self._lock = open(self.path / LOCK, "w")
+        except OSError as error:
             raise UserError(
-                f"--workdir {path} holds other files and no run; name another directory"
-            )
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.path / ".lock", "w")
+                f"--workdir {path} cannot be written to ({error.strerror}); name another directory"
+            ) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._claim(json.loads(json.dumps(made_with)), is_run and overwrite)
         except BlockingIOError:
             self._lock.close()
             raise UserError(f"--workdir {path} is in use by another run") from None
-        try:
-            self._claim(json.loads(json.dumps(made_with)), is_run and overwrite)
         except BaseException:
             self._lock.close()
             raise
@@ -66,6 +69,10 @@ class Workdir:
 
     def __exit__(self, *_: object) -> None:
         self._lock.close()
+
+    def _is_run(self) -> bool:
+        config = self.path / CONFIG
+        return config.exists() and "made_with" in read_json(config)
 
     def _claim(self, made_with: Mapping[str, Any], overwrite: bool) -> None:
         config = self.path / CONFIG
@@ -77,13 +84,14 @@ class Workdir:
             write_json(config, {"made_with": made_with, "environment": environment()})
 
     def _clear(self) -> None:
+        # The result first and the settings last: cut short, it is an interrupted run throughout.
+        (self.path / RESULT).unlink(missing_ok=True)
         for entry in self.path.iterdir():
-            if entry.name == ".lock":
-                continue
             if entry.is_dir():
                 shutil.rmtree(entry)
-            else:
+            elif entry.name not in (LOCK, CONFIG):
                 entry.unlink()
+        (self.path / CONFIG).unlink()
 
     @property
     def metrics(self) -> Path:

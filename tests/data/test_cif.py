@@ -145,6 +145,8 @@ def test_deuterium_is_hydrogen(tmp_path):
         (GOOD.replace("F m -3 m", "F m n x"), "unknown space group"),
         (GOOD.replace("loop_", "_chemical_formula_sum 'Na1 Cl1 O3'\nloop_"), "cut short"),
         (GOOD.replace("0.0 0.0 0.0", "? 0.0 0.0"), "not a finite number"),
+        (GOOD.replace("alpha 90", "alpha 0"), "not a valid CIF"),
+        (GOOD + "loop_\n_symmetry_equiv_pos_as_xyz\n'x,y,z'\n'-x,-y,what'\n", "not a valid CIF"),
     ],
 )
 def test_bad_files(text, reason, tmp_path):

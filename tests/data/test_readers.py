@@ -198,12 +198,15 @@ def test_jarvis_bad_records(tmp_path):
     broken["atoms"]["elements"][0] = "Xx"
     no_cell = _record(perovskite(id="n"))
     del no_cell["atoms"]["lattice_mat"]
+    null = _record(perovskite(id="z"), huge=10**400)
+    null["atoms"]["elements"] = None
     path = tmp_path / "set.json"
-    path.write_text(json.dumps([_record(rocksalt()), broken, no_cell, {"jid": "e"}, {}, 3]))
+    path.write_text(json.dumps([_record(rocksalt()), null, broken, no_cell, {"jid": "e"}, {}, 3]))
     reasons = reasons_of(open_source(path))
     assert reasons["b"] == "unknown element 'Xx'"
     assert "lattice_mat" in reasons["n"] and "no atoms" in reasons["e"]
-    assert "record 4" in reasons and "record 5" in reasons
+    assert reasons["z"] == "its elements are no list"
+    assert "record 5" in reasons and "record 6" in reasons
 
 
 @pytest.mark.parametrize("name", ["cut.json", "cut.zip", "cut.json.gz"])
@@ -257,6 +260,11 @@ def test_objects_in_memory():
     good = [source.decode(item) for item in source.items(0, 3)]
     for ours, expected in zip(good, [rocksalt(), perovskite(), rocksalt()]):
         assert_same(ours, expected)
+    labelled = crystal_list([rocksalt(), atoms_of(perovskite())], [{"gap": 5.0}, {"gap": 1.9}])
+    assert [labelled.decode(item).labels for item in labelled.items(0, 2)] == [
+        {"gap": 5.0},
+        {"gap": 1.9},
+    ]
     reasons = reasons_of(source)
     assert "partially occupied (Na0.5 K0.5)" in reasons["3"] and "not periodic" in reasons["4"]
 

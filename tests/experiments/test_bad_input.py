@@ -250,21 +250,41 @@ def test_commands_exit_with_2_and_one_line(words, message):
     assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", ["pretrain", "distill"])
-def test_help_names_every_flag_with_its_default(command):
-    done = _run(f"experiments.{command}", "--help")
-    assert done.returncode == 0
-    for flag in (
-        "--data",
-        "--workdir",
-        "--epochs",
-        "--batch-size",
-        "--learning-rate",
-        "--seed",
-        "--limit",
-        "--devices",
-        "--overwrite",
-        "--strict",
-    ):
-        assert flag in done.stdout
-    assert "default 20" in done.stdout and "Å" in done.stdout
+CONTRACT = {
+    pretrain: "data workdir epochs batch-size learning-rate seed limit devices overwrite strict",
+    distill: "student teacher data property weight vanilla split workdir epochs batch-size "
+    "learning-rate patience seed limit devices overwrite strict",
+}
+
+
+@pytest.mark.parametrize("command", [pretrain, distill])
+def test_help_explains_every_flag_with_its_default(command):
+    actions = {
+        flag.removeprefix("--"): action
+        for action in command.parser()._actions
+        for flag in action.option_strings
+    }
+    assert set(CONTRACT[command].split()) <= set(actions)
+    for name, action in actions.items():
+        assert action.help, name
+        # Only a switch, a help flag, a required flag or one with no default need not name it.
+        if action.nargs != 0 and not action.required and name not in ("limit", "record"):
+            assert "default" in action.help, name
+            if isinstance(action.default, (int, float)):
+                assert f"default {action.default}" in action.help, name
+    done = _run(command.__name__, "--help")
+    assert done.returncode == 0 and "--workdir" in done.stdout
+
+
+def test_foreign_directory_survives_overwrite(tmp_path, teacher):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text('{"model_type": "something else"}')
+    with fails("holds other files .config.json. and no run"):
+        run_distill(tmp_path, teacher / "toys.npz", "--vanilla", "--overwrite")
+    assert (run / "config.json").exists()
+    (tmp_path / "file").write_text("")
+    with fails("cannot be written to"):
+        run_distill(
+            tmp_path, teacher / "toys.npz", "--vanilla", "--workdir", str(tmp_path / "file" / "x")
+        )

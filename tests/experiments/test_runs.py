@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,7 +90,11 @@ def test_pretraining_writes_its_files(here):
     assert result["compilations"] == 1
     assert result["epochs"] == 2 and np.isfinite(result["validation_loss"])
     config = json.loads((teacher / "config.json").read_text())
-    assert config["made_with"]["model"] == {"width": 16, "n_convolutions": 2}
+    assert config["made_with"]["model"] == {
+        "width": 16,
+        "n_convolutions": 2,
+        "cutoff": 8.0,
+    }
     assert config["made_with"]["featuriser"]["ties"] == "keep"
     assert config["environment"]["jax"] == jax.__version__
     assert (teacher / "loss.png").read_bytes().startswith(b"\x89PNG")
@@ -148,17 +153,18 @@ def test_finished_run_is_reported_not_repeated(here, capsys):
 
 def test_same_seed_same_metrics(here):
     for name in ("a", "b"):
-        _distill(here, name, "--weight", "0.5")
+        _distill(here, name, "--weight", "0.5", "--log-every", "2")
+    assert len(_metrics(here / "a")) > 6
     assert _metrics(here / "a") == _metrics(here / "b")
 
 
 def test_embeddings_are_computed_once(here):
     _distill(here, "e1", "--weight", "0.5")
-    files = list((here / "cache").glob("*/embeddings/*"))
+    files = list((here / "cache").glob("*/embeddings/*.npy"))
     assert len(files) == 1
     stamp = files[0].stat().st_mtime_ns
     _distill(here, "e2", "--weight", "0.4")
-    assert list((here / "cache").glob("*/embeddings/*"))[0].stat().st_mtime_ns == stamp
+    assert list((here / "cache").glob("*/embeddings/*.npy"))[0].stat().st_mtime_ns == stamp
 
 
 def test_split_of_an_earlier_run(here):
@@ -185,7 +191,7 @@ def test_killed_run_ends_with_the_same_parameters(here, command):
         ],
     }[command]
     module = {"pretrain": pretrain, "distill": distill}[command]
-    flags += ["--batch-size", "4", "--workdir"]
+    flags += ["--batch-size", "4", "--log-every", "2", "--workdir"]
     whole, killed = here / f"{command}-whole", here / f"{command}-killed"
     module.main([*flags, str(whole)])
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -210,7 +216,7 @@ def test_killed_run_ends_with_the_same_parameters(here, command):
         assert not (killed / "result.json").exists(), "it ended before it could be killed"
         assert _last_step(killed) > seen
         seen = _last_step(killed)
-    module.main([*flags, str(killed)])
+    module.main([*flags, str(killed), "--checkpoint-seconds", "0"])
     jax.tree.map(
         np.testing.assert_array_equal,
         restore_best(killed / "checkpoints"),
@@ -226,6 +232,39 @@ def _last_step(run):
     """Newest complete checkpoint, by the name of its directory."""
     names = [path.name for path in (run / "checkpoints").glob("*") if path.name.isdigit()]
     return max(map(int, names), default=0)
+
+
+def test_unfinished_teacher_is_refused(here, tmp_path):
+    shutil.copytree(here / "teacher", tmp_path / "teacher")
+    (tmp_path / "teacher" / "result.json").unlink()
+    with pytest.raises(UserError, match="not been trained to its end"):
+        _distill(here, "x", "--teacher", str(tmp_path / "teacher"))
+
+
+def test_changed_split_file_is_noticed(here, tmp_path):
+    ids = json.loads((here / "teacher" / "splits.json").read_text())["train"]
+    path = tmp_path / "splits.json"
+    for first in (0, 1):
+        rest = [id for id in ids if id != ids[first]]
+        path.write_text(
+            json.dumps({"train": rest[4:], "validation": rest[:4], "test": [ids[first]]})
+        )
+        if first == 0:
+            _distill(here, "split", "--vanilla", "--split", str(path))
+    with pytest.raises(UserError, match="split.ids="):
+        _distill(here, "split", "--vanilla", "--split", str(path))
+
+
+def test_early_stopping_takes_the_best_epoch(here):
+    _distill(
+        here, "patient", "--vanilla", "--epochs", "40", "--patience", "2", "--learning-rate", "0.05"
+    )
+    result = json.loads((here / "patient" / "result.json").read_text())
+    epochs = [line for line in _metrics(here / "patient") if "validation_mae" in line]
+    scores = [line["validation_mae"] for line in epochs]
+    assert result["epochs"] == len(scores) < 40
+    assert result["best_epoch"] == 1 + int(np.argmin(scores)) == len(scores) - 2
+    assert result["validation_mae"] == pytest.approx(min(scores), rel=1e-6)
 
 
 def test_nan_stops_the_run_and_names_step_ids_and_checkpoint(here, tmp_path):

@@ -1,5 +1,7 @@
 """Checkpoints: what comes back, and what is refused."""
 
+import shutil
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -36,6 +38,15 @@ def test_other_shape_is_refused_by_name(tmp_path):
         checkpoints.restore(_tree(1.0, (5, 2)), _tree(1.0, (5, 2)))
     with pytest.raises(UserError, match="another model or version"):
         checkpoints.restore({"params": {"c": jnp.ones(1)}}, _tree(1.0))
+
+
+def test_damaged_checkpoint(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(_tree(1.0), _tree(1.0), Position(step=1))
+    checkpoints.close()
+    shutil.rmtree(tmp_path / "checkpoints" / "1" / "best")
+    with pytest.raises(UserError, match="1 is damaged; train"):
+        restore_best(tmp_path / "checkpoints")
 
 
 def test_no_checkpoint(tmp_path):

@@ -27,27 +27,31 @@ def read_cif(path: Path, id: str, labels: dict[str, float] | None = None) -> Cry
         structure, an unknown element, or no cell or atoms.
     """
     try:
-        document = gemmi.cif.read(str(path))
+        # gemmi raises these for broken files, cells and symmetry operations alike.
+        return _read(gemmi.cif.read(str(path)), path.name, id, labels or {})
     except (OSError, ValueError, RuntimeError) as error:
         reason = one_line(error).removeprefix(f"{path}:")
         raise InvalidCrystal(
             id, f"{path.name} is not a valid CIF, or cut short: {reason}"
         ) from None
+
+
+def _read(document: gemmi.cif.Document, name: str, id: str, labels: dict[str, float]) -> Crystal:
     block = next((b for b in document if b.find_loop("_atom_site_fract_x")), None)
     if block is None:
-        raise InvalidCrystal(id, f"{path.name} has no atoms with fractional coordinates")
+        raise InvalidCrystal(id, f"{name} has no atoms with fractional coordinates")
     loop = block.find_loop("_atom_site_fract_x").get_loop()
     if "_atom_site_label" not in loop.tags and "_atom_site_type_symbol" in loop.tags:
         # gemmi passes over sites without a label; the element is all that matters here.
         loop.add_columns(["_atom_site_label"], value="?")
     structure = gemmi.make_small_structure_from_block(block)
     if not structure.cell.is_crystal():
-        raise InvalidCrystal(id, f"{path.name} has no unit cell, or one without volume")
-    numbers, coords = _sites(structure, path.name, id)
+        raise InvalidCrystal(id, f"{name} has no unit cell, or one without volume")
+    numbers, coords = _sites(structure, name, id)
     lattice = np.array(structure.cell.orth.mat.tolist()).T
-    species, positions = _expand(numbers, coords, _operations(structure, path.name, id), lattice)
-    _check_formula(block, species, path.name, id)
-    return Crystal(id, species, positions, lattice, labels or {})
+    species, positions = _expand(numbers, coords, _operations(structure, name, id), lattice)
+    _check_formula(block, species, name, id)
+    return Crystal(id, species, positions, lattice, labels)
 
 
 def _sites(structure: gemmi.SmallStructure, name: str, id: str) -> tuple[list[int], np.ndarray]:

@@ -93,19 +93,27 @@ def decode_crystal(item: Crystal | Problem) -> Crystal:
     return item.crystal() if isinstance(item, Problem) else item
 
 
-def crystal_list(structures: Iterable[Any], name: str = "crystals") -> ItemSource:
+def crystal_list(
+    structures: Iterable[Any],
+    labels: Iterable[Mapping[str, float]] | None = None,
+    name: str = "crystals",
+) -> ItemSource:
     """A source of objects in memory, for the Python API.
 
     Args:
       structures: `Crystal`, ``ase.Atoms`` or pymatgen ``Structure`` objects. The latter two are
-        given their number as id, and ``atoms.info["id"]`` or ``structure.properties["id"]`` if
+        given their number as id, or ``atoms.info["id"]`` or ``structure.properties["id"]`` if
         they have one.
+      labels: property → value for each structure; None for the labels that `Crystal` objects
+        carry themselves.
       name: for messages.
     """
+    structures = list(structures)
+    given = [None] * len(structures) if labels is None else list(labels)
     entries: list[Crystal | Problem] = []
-    for number, structure in enumerate(structures):
+    for number, (structure, known) in enumerate(zip(structures, given, strict=True)):
         try:
-            entries.append(_as_crystal(structure, str(number)))
+            entries.append(_as_crystal(structure, str(number), known))
         except InvalidCrystal as error:
             entries.append(Problem(error.crystal_id, error.reason))
     digest = hashlib.blake2b(b"crystals", digest_size=16)
@@ -125,10 +133,10 @@ def crystal_list(structures: Iterable[Any], name: str = "crystals") -> ItemSourc
     )
 
 
-def _as_crystal(structure: Any, default_id: str) -> Crystal:
+def _as_crystal(structure: Any, default_id: str, labels: Mapping[str, float] | None) -> Crystal:
     if isinstance(structure, Crystal):
-        return structure
+        return structure if labels is None else dataclasses.replace(structure, labels=labels)
     if hasattr(structure, "get_chemical_symbols"):
-        return Crystal.from_ase(structure, str(structure.info.get("id", default_id)))
+        return Crystal.from_ase(structure, str(structure.info.get("id", default_id)), labels)
     properties = getattr(structure, "properties", None) or {}
-    return Crystal.from_pymatgen(structure, str(properties.get("id", default_id)))
+    return Crystal.from_pymatgen(structure, str(properties.get("id", default_id)), labels)

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import math
 import zipfile
 import zlib
 from pathlib import Path
@@ -16,6 +15,9 @@ from crysgnn_jax.data.readers.items import ItemSource, Problem, digest_of_files,
 from crysgnn_jax.errors import InvalidCrystal, UserError
 
 ID_KEYS = ("jid", "id", "material_id")
+MAX_LABEL = 1e300
+"""JSON knows integers that no float can hold; NaN and infinity are above it as well."""
+
 _NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS) if number > 0}
 
 
@@ -56,7 +58,11 @@ def _load(path: Path) -> list[Any]:
     try:
         if path.suffix == ".zip":
             with zipfile.ZipFile(path) as archive:
-                names = [name for name in archive.namelist() if name.endswith(".json")]
+                names = [
+                    name
+                    for name in archive.namelist()
+                    if name.endswith(".json") and not name.startswith("__MACOSX/")
+                ]
                 if len(names) != 1:
                     raise UserError(f"{path}: the archive holds {len(names)} .json files, not one")
                 content = archive.read(names[0])
@@ -65,7 +71,10 @@ def _load(path: Path) -> list[Any]:
         else:
             content = path.read_bytes()
         records = json.loads(content)
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, ValueError) as error:
+    except (
+        *(OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile),
+        *(RuntimeError, NotImplementedError),  # encrypted, or compressed in an unknown way
+    ) as error:
         raise UserError(
             f"{path}: damaged or incomplete ({one_line(error)}); download it again"
         ) from None
@@ -89,7 +98,7 @@ def _entry(record: Any, number: int) -> dict[str, Any] | Problem:
         if isinstance(value, (int, float))
         and not isinstance(value, bool)
         and name not in ID_KEYS
-        and math.isfinite(value)
+        and abs(value) < MAX_LABEL
     }
     return {"id": id, "atoms": record["atoms"], "labels": labels}
 
@@ -106,6 +115,8 @@ def decode(item: dict[str, Any] | Problem) -> Crystal:
     missing = [name for name in ("lattice_mat", "coords", "elements") if name not in atoms]
     if missing:
         raise InvalidCrystal(id, f"its atoms have no {missing[0]}")
+    if not isinstance(atoms["elements"], list):
+        raise InvalidCrystal(id, "its elements are no list")
     unknown = [element for element in atoms["elements"] if str(element).strip() not in _NUMBERS]
     if unknown:
         raise InvalidCrystal(id, f"unknown element {unknown[0]!r}")

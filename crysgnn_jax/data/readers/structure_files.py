@@ -44,8 +44,9 @@ def structure_files(path: Path) -> ItemSource:
     """A structure file, or the structure files of a folder.
 
     CIF is read by gemmi, everything else by ASE. A crystal's id is the file's name without
-    suffix, with the number of the frame where a file holds several; numeric entries of
-    ``atoms.info``, ASE database key-value pairs and calculator results are its labels.
+    suffix, with the number of the frame where a file holds several. In formats that can hold
+    several, numeric entries of ``atoms.info``, ASE database key-value pairs and calculator
+    results are labels.
 
     Raises:
       UserError: the folder has no structure files, or a file cannot be opened.
@@ -95,8 +96,7 @@ def decode(item: StructureFile | Frame | Problem) -> Crystal:
     if isinstance(item, StructureFile):
         if item.path.suffix.lower() in CIF:
             return read_cif(item.path, item.id)
-        atoms = _read_ase(item.path, item.id)[-1]
-        return Crystal.from_ase(atoms, item.id, _labels(atoms))
+        return Crystal.from_ase(_read_ase(item.path, item.id)[-1], item.id)
     # Imported here: most folders hold CIF files, whose workers can do without.
     from ase import Atoms
 
