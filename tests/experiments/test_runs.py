@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -232,6 +233,17 @@ def _last_step(run):
     """Newest complete checkpoint, by the name of its directory."""
     names = [path.name for path in (run / "checkpoints").glob("*") if path.name.isdigit()]
     return max(map(int, names), default=0)
+
+
+def test_the_example_of_the_readme_runs(here, tmp_path, monkeypatch):
+    shutil.copytree(here / "teacher", tmp_path / "runs" / "teacher")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CRYSGNN_CACHE", str(tmp_path / "cache"))
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names: dict = {}
+    exec(example, names)
+    assert np.isfinite(float(names["metrics"]["loss"])) and "embedding" in names["metrics"]
+    assert int(names["state"].step) == 1
 
 
 def test_unfinished_teacher_is_refused(here, tmp_path):
