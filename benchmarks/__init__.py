@@ -1,0 +1,1 @@
+"""Speed of this project against plain PyTorch and other tools; see NOTES.md."""

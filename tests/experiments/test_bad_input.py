@@ -207,6 +207,7 @@ def test_teacher_directories(tmp_path, teacher):
     without = tmp_path / "without"
     without.mkdir()
     shutil.copy(teacher / "run" / "config.json", without)
+    shutil.copy(teacher / "run" / "result.json", without)
     with fails("without has no checkpoint"):
         run_distill(tmp_path, data, "--teacher", str(without))
     other = tmp_path / "other"
@@ -223,7 +224,7 @@ def test_teacher_directories(tmp_path, teacher):
 def test_workdir_of_another_kind(tmp_path, teacher):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("")
-    with fails("holds other files and no run"):
+    with fails("holds other files .thesis.tex. and no run"):
         run_distill(tmp_path, teacher / "toys.npz", "--vanilla")
     assert (tmp_path / "run" / "thesis.tex").exists()
 
@@ -271,7 +272,7 @@ def test_help_explains_every_flag_with_its_default(command):
         if action.nargs != 0 and not action.required and name not in ("limit", "record"):
             assert "default" in action.help, name
             if isinstance(action.default, (int, float)):
-                assert f"default {action.default}" in action.help, name
+                assert f"default {action.default:g}" in action.help, name
     done = _run(command.__name__, "--help")
     assert done.returncode == 0 and "--workdir" in done.stdout
 
