@@ -55,12 +55,12 @@ class ConnectionHead(nn.Module):
         mixed_bias = bilinear_bias @ kernel + bias
         blocks = pair_blocks(graph, n_block)
 
-        # One class at a time, recomputed in the backward pass: the rows of all six at once would
-        # be nearly as large as pairs × width.
-        @jax.checkpoint
+        columns = atoms[blocks.columns]
+
+        # One class at a time: the rows of all six in one tensor would be nearly as large as
+        # pairs × width.
         def scores(matrix: jax.Array) -> jax.Array:
-            rows = (atoms @ matrix)[blocks.rows]
-            return jnp.einsum("bid,bjd->bij", rows, atoms[blocks.columns])
+            return jnp.einsum("bid,bjd->bij", (atoms @ matrix)[blocks.rows], columns)
 
         logits = jnp.stack([scores(matrix) for matrix in mixed], axis=1)
         return logits + mixed_bias[:, None, None]
