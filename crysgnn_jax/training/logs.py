@@ -57,13 +57,13 @@ class Progress:
     Args:
       epochs: of the run.
       title: what is being trained.
-      stream: where to write.
+      stream: where to write; None for standard error.
     """
 
-    def __init__(self, epochs: int, title: str, stream: TextIO = sys.stderr):
+    def __init__(self, epochs: int, title: str, stream: TextIO | None = None):
         self._epochs = epochs
         self._title = title
-        self._stream = stream
+        self._stream = stream or sys.stderr
         self._bar: tqdm | None = None
 
     def start_epoch(self, position: Position, total: int) -> None:
