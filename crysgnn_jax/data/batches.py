@@ -103,17 +103,23 @@ def pack(table: np.ndarray, limits: np.ndarray, order: np.ndarray) -> list[np.nd
     return batches
 
 
-def choose_budget(sizes: Sizes, batch_size: int) -> Budget:
+def choose_budget(
+    sizes: Sizes, batch_size: int, *, tight: Sequence[str] = ("nodes", "edges")
+) -> Budget:
     """The smallest budget that packs the crystals into ⌈n / batch_size⌉ batches.
 
-    Batches then hold ``batch_size`` crystals on average, more where they are small. Nodes and
-    edges are given as little slack as packing allows; the others as much as it happens to use,
-    so that they do not decide.
+    Batches then hold ``batch_size`` crystals on average, more where they are small. The quantities
+    named by ``tight``, those that decide what a step costs, are given as little slack as packing
+    allows; the others as much as it happens to use, so that they do not decide. Every crystal fits
+    into a batch of its own.
 
     Args:
       sizes: of all crystals that will ever be in a batch: training, validation and test.
       batch_size: crystals of an average batch.
+      tight: of ``nodes``, ``edges`` and the names of ``sizes.extra``. The fewer, the tighter.
     """
+    names = ("nodes", "edges", "graphs", *sizes.extra)
+    is_tight = np.isin(names, tight)
     table = sizes.table
     largest = table.max(axis=0)
     generator = np.random.default_rng(0)
@@ -126,12 +132,12 @@ def choose_budget(sizes: Sizes, batch_size: int) -> Budget:
     orders = [generator.permutation(len(table)) for _ in range(3)]
     for slack in (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 1.0):
         limits = unlimited.copy()
-        limits[:2] = np.maximum(largest[:2], np.ceil(mean[:2] * (1 + slack)))
+        limits[is_tight] = np.maximum(largest, np.ceil(mean * (1 + slack)))[is_tight]
         packings = [pack(table, limits, order) for order in orders]
         if max(map(len, packings)) <= n_batches:
             break
     used = np.array([table[rows].sum(axis=0) for packing in packings for rows in packing])
-    limits[2:] = np.maximum(largest[2:], np.ceil(used[:, 2:].max(axis=0) * 1.05))
+    limits[~is_tight] = np.maximum(largest, np.ceil(used.max(axis=0) * 1.05))[~is_tight]
     round_up = lambda value, multiple: -(-int(value) // multiple) * multiple
     return Budget(
         nodes=round_up(limits[0] + 1, 8),
@@ -162,6 +168,7 @@ class Batcher:
       budget: the static shape.
       label: ``[len(store)]`` targets in the property's own unit, NaN = missing; optional.
       node_columns: name → ``[all atoms of the store, …]``, further columns for ``nodes``.
+      edge_columns: the columns of the store that go to ``edges``: ``distances``, ``vectors``.
     """
 
     def __init__(
@@ -171,11 +178,13 @@ class Batcher:
         *,
         label: np.ndarray | None = None,
         node_columns: Mapping[str, np.ndarray] | None = None,
+        edge_columns: Sequence[str] = ("distances",),
     ):
         self.store = store
         self.budget = budget
         self._label = np.full(len(store), np.nan) if label is None else label
         self._node_columns = dict(node_columns or {})
+        self._edge_columns = tuple(edge_columns)
 
     def atoms(self, rows: np.ndarray) -> np.ndarray:
         """Where the atoms of the crystals ``rows`` stand in the store, in the batch's order."""
@@ -184,8 +193,9 @@ class Batcher:
     def __call__(self, rows: np.ndarray) -> jraph.GraphsTuple:
         """The crystals ``rows`` of the store as one batch.
 
-        ``nodes``: ``species`` [n_node] int32 and the further columns; ``edges``: ``distances``
-        [n_edge] float32, Å; ``globals``, [n_graph]: ``row`` in the store (−1 for padding),
+        ``nodes``: ``species`` [n_node] int32 and the further columns; ``edges``, float32, Å: the
+        columns asked for of ``distances`` [n_edge] and ``vectors`` [n_edge, 3], from the receiver
+        to the image of the sender; ``globals``, [n_graph]: ``row`` in the store (−1 for padding),
         ``labels`` and ``label_mask`` [n_graph, 1], ``space_group``, ``crystal_system``. Receivers
         are the centre atoms, ascending; senders their neighbours.
         """
@@ -219,7 +229,10 @@ class Batcher:
                     for name, column in self._node_columns.items()
                 },
             },
-            edges={"distances": _padded(store.distances[edge_rows], budget.edges)},
+            edges={
+                name: _padded(getattr(store, name)[edge_rows], budget.edges)
+                for name in self._edge_columns
+            },
             receivers=_padded(receivers, budget.edges, padding_node),
             senders=_padded(senders, budget.edges, padding_node),
             globals={

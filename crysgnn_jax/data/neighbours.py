@@ -1,4 +1,9 @@
-"""The edges of a crystal graph: each atom's nearest neighbours across periodic images."""
+"""The edges of a crystal graph: each atom's nearest neighbours across periodic images.
+
+Two rules (`FeaturiserSettings.rule`): an atom receives edges from its nearest neighbours, as in
+CGCNN (Xie and Grossman 2018); or these bonds, taken both ways, as in ALIGNN (Choudhary and DeCost
+2021).
+"""
 
 import math
 from typing import NamedTuple
@@ -54,11 +59,14 @@ class Neighbours(NamedTuple):
 
 
 def neighbour_list(crystal: Crystal, settings: FeaturiserSettings) -> Neighbours:
-    """The ``n_neighbours`` nearest neighbours of every atom within the cutoff.
+    """The ``n_neighbours`` nearest neighbours of every atom.
 
-    Periodic images of an atom are neighbours of it too. An atom with fewer neighbours within the
-    cutoff, or none, has fewer edges. With ``ties="keep"``, all neighbours up to ``tie_tolerance``
-    beyond the last one are edges as well.
+    Periodic images of an atom are neighbours of it too. With ``ties="keep"``, all neighbours up to
+    ``tie_tolerance`` beyond the last one are edges as well.
+
+    With ``rule="nearest"``, an atom with fewer neighbours within the cutoff, or none, has fewer
+    edges. With ``rule="bonds"`` the cutoff grows where needed, so that it has no effect, and every
+    edge has its reverse: the sender at the other end, the opposite vector.
 
     Raises:
       InvalidCrystal: two atoms closer than `MIN_DISTANCE`, or a lattice vector longer than
@@ -69,14 +77,19 @@ def neighbour_list(crystal: Crystal, settings: FeaturiserSettings) -> Neighbours
         raise InvalidCrystal(
             crystal.id, f"a lattice vector is {longest:.4g} Å long; check that its unit is Å"
         )
+    bonds = settings.rule == "bonds"
     cutoff = settings.cutoff + _CUTOFF_SLACK
     radius = min(cutoff, _first_radius(crystal, settings.n_neighbours))
     radius = max(radius, longest / _MAX_CELLS_PER_VECTOR)
+    if bonds:
+        cutoff = math.inf
     while True:
         pairs = _pairs_within(crystal, radius)
         reach = _reach(pairs, len(crystal.species), settings)
         if radius >= cutoff or reach.max() < radius:
-            return _select(pairs, np.minimum(reach, cutoff), settings)
+            reach = np.minimum(reach, cutoff)
+            keep = _bonds(pairs, reach) if bonds else _nearest(pairs, reach, settings)
+            return _take(pairs, keep)
         radius = min(cutoff, _GROWTH * radius)
 
 
@@ -125,12 +138,23 @@ def _reach(pairs: Neighbours, n_atoms: int, settings: FeaturiserSettings) -> np.
     return reach
 
 
-def _select(pairs: Neighbours, reach: np.ndarray, settings: FeaturiserSettings) -> Neighbours:
-    """The pairs within each receiver's reach, cut to ``n_neighbours`` where ties are cut."""
+def _nearest(pairs: Neighbours, reach: np.ndarray, settings: FeaturiserSettings) -> np.ndarray:
+    """``[n_pair]`` bool: within the receiver's reach, up to ``n_neighbours`` where ties are cut."""
     keep = pairs.distances <= reach[pairs.receivers]
     if settings.ties == "cut":
         first = np.searchsorted(pairs.receivers, pairs.receivers)
         keep &= np.arange(len(first)) - first < settings.n_neighbours
+    return keep
+
+
+def _bonds(pairs: Neighbours, reach: np.ndarray) -> np.ndarray:
+    """``[n_pair]`` bool: within the reach of either atom. A pair and its reverse have equal
+    distances, so both are bonds or neither."""
+    return pairs.distances <= np.maximum(reach[pairs.receivers], reach[pairs.senders])
+
+
+def _take(pairs: Neighbours, keep: np.ndarray) -> Neighbours:
+    """The pairs to keep, in the precision of a graph."""
     return Neighbours(
         pairs.receivers[keep].astype(np.int32),
         pairs.senders[keep].astype(np.int32),

@@ -41,6 +41,23 @@ def test_budget_wastes_under_a_tenth(batch_size):
     assert sizes.edges.sum() / (len(batches) * budget.edges) > 0.9
 
 
+def test_what_costs_most_is_padded_least():
+    # Crystals of as many edges have up to four times as many triplets.
+    sizes = _sizes()
+    factor = np.random.default_rng(3).uniform(5.0, 20.0, 3000)
+    sizes = Sizes(sizes.nodes, sizes.edges, {"triplets": (sizes.edges * factor).astype(int)})
+    order = np.random.default_rng(7).permutation(3000)
+    waste = {}
+    for tight in (("nodes", "edges"), ("nodes", "edges", "triplets"), ("triplets",)):
+        budget = choose_budget(sizes, 16, tight=tight)
+        batches = pack(sizes.table, budget.limits, order)
+        assert len(batches) <= 1.02 * np.ceil(3000 / 16)
+        total = sizes.extra["triplets"].sum()
+        waste[tight] = 1 - total / (len(batches) * budget.extra["triplets"])
+    assert waste["triplets",] < waste["nodes", "edges", "triplets"] < 0.1
+    assert waste["nodes", "edges"] > 0.15
+
+
 def test_budget_of_few_crystals_is_balanced():
     # 100 crystals in batches of 64 are two batches of 50, not one of 64 and one half empty.
     sizes = Sizes(np.full(100, 4), np.full(100, 48))
@@ -55,6 +72,15 @@ def test_large_crystal_fits_alone():
     assert budget.nodes > 200 and budget.edges >= 2400
     with pytest.raises(ValueError, match="takes"):
         pack(sizes.table, np.array([100, 1200, 4]), np.arange(4))
+
+
+def test_every_crystal_fits_whatever_is_tight():
+    table = np.array([[4, 48, 30]] * 50 + [[200, 2400, 90], [8, 96, 4000]])
+    sizes = Sizes(table[:, 0], table[:, 1], {"triplets": table[:, 2]})
+    for tight in ((), ("nodes", "edges"), ("triplets",), ("nodes", "edges", "triplets")):
+        for batch_size in (1, 4, 100):
+            budget = choose_budget(sizes, batch_size, tight=tight)
+            assert (sizes.table <= budget.limits).all()
 
 
 def test_batch_holds_the_graphs_of_its_crystals(store, crystals):
@@ -80,6 +106,18 @@ def test_batch_holds_the_graphs_of_its_crystals(store, crystals):
     assert graph.globals["label_mask"][:, 0].tolist() == [1, 0, 0, 0, 0, 0]
     assert graph.globals["space_group"][:3].tolist() == [225, 225, 221]
     assert graph.globals["crystal_system"][:3].tolist() == [6, 6, 6]
+
+
+def test_edge_columns(store, crystals):
+    batcher = Batcher(store, Budget(64, 1024, 6), edge_columns=("vectors", "distances"))
+    graph = batcher(np.array([20, 21]))
+    parts = [neighbour_list(crystals[row], FeaturiserSettings()) for row in (20, 21)]
+    vectors = np.concatenate([part.vectors for part in parts])
+    np.testing.assert_array_equal(graph.edges["vectors"][: len(vectors)], vectors)
+    assert graph.edges["vectors"].shape == (1024, 3)
+    assert not graph.edges["vectors"][len(vectors) :].any()
+    assert set(graph.edges) == {"vectors", "distances"}
+    assert set(Batcher(store, Budget(64, 1024, 6))(np.array([20])).edges) == {"distances"}
 
 
 def test_padding_follows_jraph(store):

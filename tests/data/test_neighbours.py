@@ -8,10 +8,12 @@ import pytest
 from crysgnn_jax.data.crystal import Crystal
 from crysgnn_jax.data.neighbours import neighbour_list
 from crysgnn_jax.data.settings import FeaturiserSettings
-from crysgnn_jax.errors import InvalidCrystal
+from crysgnn_jax.errors import InvalidCrystal, UserError
+from golden import load
 
 KEEP = FeaturiserSettings()
 CUT = FeaturiserSettings(ties="cut")
+BONDS = FeaturiserSettings(rule="bonds")
 
 
 def _crystal(species, frac_coords, lattice):
@@ -178,11 +180,11 @@ def test_cut_ties_follow_the_order_of_the_atoms():
     np.testing.assert_array_equal(neighbours.senders[neighbours.receivers == 0], [1, 2, 3])
 
 
-def _environments(crystal, repeats=1):
+def _environments(crystal, settings=KEEP, repeats=1):
     """Sorted ``(species, distances, neighbour species by distance)`` of all atoms, each
     ``repeats`` times; distances to 10⁻⁴ Å."""
     environments = []
-    for atom, edges in zip(crystal.species, _edges_by_atom(crystal, KEEP)):
+    for atom, edges in zip(crystal.species, _edges_by_atom(crystal, settings)):
         shell = sorted(
             (round(float(d), 4), int(crystal.species[j]))
             for d, j in zip(edges["distances"], edges["senders"])
@@ -212,17 +214,19 @@ def _other_basis(crystal, rng):
     )
 
 
+@pytest.mark.parametrize("settings", [KEEP, BONDS], ids=["nearest", "bonds"])
 @pytest.mark.parametrize("change", [_permuted, _shifted, _turned, _other_basis])
 @pytest.mark.parametrize("name", SYMMETRIC)
-def test_kept_ties_do_not_depend_on_the_description(name, change):
+def test_kept_ties_do_not_depend_on_the_description(name, change, settings):
     crystal = SYMMETRIC[name]
     for seed in range(5):
         changed = change(crystal, np.random.default_rng(seed))
-        assert _environments(changed) == _environments(crystal)
+        assert _environments(changed, settings) == _environments(crystal, settings)
 
 
+@pytest.mark.parametrize("settings", [KEEP, BONDS], ids=["nearest", "bonds"])
 @pytest.mark.parametrize("name", SYMMETRIC)
-def test_kept_ties_do_not_depend_on_the_cell(name):
+def test_kept_ties_do_not_depend_on_the_cell(name, settings):
     crystal = SYMMETRIC[name]
     images = np.array(list(itertools.product([0, 1], [0, 1, 2], [0])))
     repeats = np.array([2, 3, 1])
@@ -231,7 +235,125 @@ def test_kept_ties_do_not_depend_on_the_cell(name):
         np.concatenate([(crystal.frac_coords + image) / repeats for image in images]),
         crystal.lattice * repeats[:, None],
     )
-    assert _environments(supercell) == _environments(crystal, repeats=6)
+    assert _environments(supercell, settings) == _environments(crystal, settings, repeats=6)
+
+
+ISOLATED = _crystal([2], [[0.3, 0.3, 0.3]], 50.0 * np.eye(3))
+MOLECULE_AND_ATOM = _crystal(
+    [8, 1, 1, 2],
+    [[0, 0, 0], [0.024, 0.0, 0.015], [-0.024, 0.0, 0.015], [0.5, 0.5, 0.5]],
+    40.0 * np.eye(3),
+)
+
+
+def _directed(neighbours):
+    """Each edge as ``(receiver, sender, vector)``, vectors to 10⁻³ Å; sorted, so that edges that
+    are there twice count twice."""
+    vectors = np.round(neighbours.vectors.astype(float), 3) + 0.0
+    return sorted(zip(neighbours.receivers, neighbours.senders, map(tuple, vectors)))
+
+
+@pytest.mark.parametrize(
+    "crystal",
+    [*CASES.values(), *SYMMETRIC.values(), ISOLATED, MOLECULE_AND_ATOM],
+    ids=[*CASES, *SYMMETRIC, "isolated", "molecule and atom"],
+)
+def test_bonds_match_brute_force(crystal):
+    # Enough for 12 neighbours in every direction from any atom of these cells.
+    shortest = np.linalg.norm(crystal.lattice, axis=1).min()
+    pairs = _all_pairs(crystal, max(8.0, 1.5 * shortest))
+    reach = [row[11][1] + 1e-3 for row in pairs]
+    expected = sorted(
+        (i, j, tuple(np.round(vector, 3) + 0.0))
+        for i, row in enumerate(pairs)
+        for j, distance, vector in row
+        if distance <= max(reach[i], reach[j])
+    )
+    neighbours = neighbour_list(crystal, BONDS)
+    found = _directed(neighbours)
+    assert [edge[:2] for edge in found] == [edge[:2] for edge in expected]
+    for (*_, mine), (*_, theirs) in zip(found, expected):
+        np.testing.assert_allclose(mine, theirs, atol=2e-3)
+    assert (np.bincount(neighbours.receivers) >= 12).all()
+    assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize("name", [*CASES, *SYMMETRIC])
+def test_every_bond_leads_both_ways(name):
+    there = neighbour_list({**CASES, **SYMMETRIC}[name], BONDS)
+    back = there._replace(receivers=there.senders, senders=there.receivers, vectors=-there.vectors)
+    assert _directed(back) == _directed(there)
+    assert (np.diff(there.receivers) >= 0).all()
+    assert (np.diff(there.distances)[np.diff(there.receivers) == 0] >= 0).all()
+
+
+def test_bonds_to_own_images_by_hand():
+    # Shells of a simple cubic lattice: 6 at a, and the 12th is among the 12 at √2 a; each is one
+    # bond and its reverse, the image on the other side.
+    neighbours = neighbour_list(_crystal([84], [[0, 0, 0]], 3.4 * np.eye(3)), BONDS)
+    np.testing.assert_allclose(neighbours.distances, [3.4] * 6 + [3.4 * np.sqrt(2)] * 12)
+    assert len(set(_directed(neighbours))) == 18
+
+
+def test_a_bond_that_one_atom_asks_for_leads_both_ways():
+    # Atom 0 amid a shell of three; a fourth atom, far off, has it among its 2 nearest.
+    coords = [[0, 0, 0], [2, 0, 0], [0, 2.1, 0], [0, 0, 2.2], [-5, 0, 0]]
+    crystal = _crystal([1, 2, 3, 4, 5], np.array(coords) / 40, 40.0 * np.eye(3))
+    settings = FeaturiserSettings(rule="bonds", n_neighbours=2)
+    edges = [(i, j) for i, j, _ in _directed(neighbour_list(crystal, settings))]
+    assert [j for i, j in edges if i == 4] == [0, 2]
+    assert [j for i, j in edges if i == 0] == [1, 2, 3, 4]
+
+
+def test_cutoff_grows_for_bonds():
+    for cutoff in (3.0, 8.0, 100.0):
+        settings = FeaturiserSettings(rule="bonds", cutoff=cutoff)
+        distances = neighbour_list(ISOLATED, settings).distances
+        np.testing.assert_allclose(distances, [50.0] * 6 + [50 * np.sqrt(2)] * 12, rtol=1e-6)
+
+
+@pytest.mark.parametrize("lattice", [(900, 900, 0.6), (900, 2, 2), (900, 900, 900)])
+def test_bonds_in_very_long_cells(lattice):
+    neighbours = neighbour_list(_crystal([6], [[0, 0, 0]], np.diag(lattice)), BONDS)
+    assert 12 <= len(neighbours.distances) <= 18
+
+
+def test_unknown_and_contradictory_rules_are_refused():
+    with pytest.raises(UserError, match="rule='bond' is not a rule; take 'nearest' or 'bonds'"):
+        FeaturiserSettings(rule="bond")
+    with pytest.raises(UserError, match="rule='bonds' keeps .* ties='cut' does not"):
+        FeaturiserSettings(rule="bonds", ties="cut")
+
+
+@pytest.mark.parametrize("name", ["alignn", "alignn_lowdensity_graph"])
+def test_bonds_of_the_original_and_their_ties(name):
+    arrays = load(name)
+    atoms = np.cumsum(np.append(0, arrays["crystals/n_atoms"]))
+    edges = np.cumsum(np.append(0, arrays["graph/n_edges"]))
+    for k, lattice in enumerate(arrays["crystals/lattice"]):
+        here, those = slice(*atoms[k : k + 2]), slice(*edges[k : k + 2])
+        crystal = _crystal(
+            arrays["crystals/numbers"][here], arrays["crystals/frac_coords"][here], lattice
+        )
+        mine = neighbour_list(crystal, BONDS)
+        is_theirs = np.zeros(len(mine.senders), bool)
+        for sender, receiver, vector in zip(
+            arrays["graph/src"][those] - atoms[k],
+            arrays["graph/dst"][those] - atoms[k],
+            arrays["graph/r"][those],
+        ):
+            # The original rounds the lattice to 10⁻⁵ Å.
+            is_it = (mine.senders == sender) & (mine.receivers == receiver)
+            is_it &= np.abs(mine.vectors + vector).max(axis=1) < 1e-3
+            assert is_it.sum() == 1
+            is_theirs |= is_it
+        # It asks whether two floating-point numbers are equal, and so loses some tied bonds.
+        last = np.array(
+            [np.sort(mine.distances[mine.receivers == i])[11] for i in range(len(crystal.species))]
+        )
+        ends = np.stack([last[mine.receivers], last[mine.senders]])
+        is_tied = (np.abs(ends - mine.distances) < 1e-3).any(axis=0)
+        assert is_tied[~is_theirs].all()
 
 
 def test_overlapping_atoms_are_refused():
