@@ -3,12 +3,22 @@
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import jraph
 import numpy as np
 import pytest
 
-REFERENCE = Path(__file__).resolve().parents[1].parent / "shared" / "reference"
+from crysgnn_jax.interop.torch_names import convert
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+REFERENCE, WEIGHTS = SHARED / "reference", SHARED / "weights"
+
+TWO_ATOMS = {
+    "crystals/n_atoms": np.array([2]),
+    "crystals/numbers": np.array([11, 17]),
+    "graph/nbr_idx": np.array([[1, 0], [0, 1]]),
+    "graph/distance": np.array([[2.8, 4.0], [2.8, 4.0]]),
+}
+"""A crystal in the form of the golden ones."""
 
 
 def load(name: str) -> dict[str, np.ndarray]:
@@ -18,6 +28,14 @@ def load(name: str) -> dict[str, np.ndarray]:
         pytest.skip(f"the golden numbers {path.name} are not here")
     with np.load(path) as arrays:
         return dict(arrays)
+
+
+def published(name: str) -> Path:
+    """The file of the published weights ``name``; skips the test where it is absent."""
+    path = WEIGHTS / f"{name}.npz"
+    if not path.exists():
+        pytest.skip(f"the published weights {path.name} are not here")
+    return path
 
 
 def graph_of(arrays, *, padding=(3, 5, 2), globals_=None) -> jraph.GraphsTuple:
@@ -43,79 +61,33 @@ def graph_of(arrays, *, padding=(3, 5, 2), globals_=None) -> jraph.GraphsTuple:
     )
 
 
-def _norm(arrays, prefix, part=slice(None)):
-    get = lambda name: jnp.asarray(arrays[f"{prefix}.{name}"][part])
-    return (
-        {"scale": get("weight"), "bias": get("bias")},
-        {"mean": get("running_mean"), "var": get("running_var")},
-    )
-
-
-def _linear(arrays, prefix):
-    out = {"kernel": jnp.asarray(arrays[f"{prefix}.weight"].T)}
-    if f"{prefix}.bias" in arrays:
-        out["bias"] = jnp.asarray(arrays[f"{prefix}.bias"])
-    return out
-
-
-def convolution_parameters(arrays, prefix):
-    """One gated convolution: (parameters, statistics). The torch code stacks gate and core."""
-    weight, bias = arrays[f"{prefix}.fc_full.weight"], arrays[f"{prefix}.fc_full.bias"]
-    width = len(bias) // 2
-    halves = {"gate": slice(0, width), "core": slice(width, None)}
-    params, stats = {}, {}
-    for name, half in halves.items():
-        params[f"{name}_kernel"] = jnp.asarray(weight[half].T)
-        params[f"{name}_bias"] = jnp.asarray(bias[half])
-        params[f"{name}_norm"], stats[f"{name}_norm"] = _norm(arrays, f"{prefix}.bn1", half)
-    params["node_norm"], stats["node_norm"] = _norm(arrays, f"{prefix}.bn2")
-    return params, stats
-
-
-def encoder_parameters(arrays):
-    params, stats = {"embedding": _linear(arrays, "embedding")}, {}
-    n_convolutions = sum(name.endswith("fc_full.weight") for name in arrays)
-    for layer in range(n_convolutions):
-        name = f"convolution_{layer}"
-        params[name], stats[name] = convolution_parameters(arrays, f"convs.{layer}")
-    return params, stats
-
-
 def under(arrays, prefix):
     """The arrays below ``prefix/``, without it."""
     return {k[len(prefix) + 1 :]: v for k, v in arrays.items() if k.startswith(prefix + "/")}
 
 
+def variables_of(kind, parameters):
+    """Flax variables of a network from arrays under torch names."""
+    return convert(kind, parameters).variables
+
+
 def teacher_variables(parameters):
-    """Flax variables of the teacher from arrays under torch names (or gradients: no statistics)."""
-    params, stats = encoder_parameters(parameters)
-    params = {
-        "encoder": params,
-        "connection": {
-            "bilinear": jnp.asarray(parameters["fc_adj.weight"]),
-            "bilinear_bias": jnp.asarray(parameters["fc_adj.bias"]),
-            **_linear(parameters, "fc1"),
-        },
-        "features": _linear(parameters, "fc_atom_feature"),
-        "space_group": _linear(parameters, "fc_sg"),
-    }
-    return {"params": params, "batch_stats": {"encoder": stats}}
+    return variables_of("crysgnn", parameters)
 
 
 def cgcnn_variables(parameters):
-    """Flax variables of CGCNN from arrays under torch names."""
-    params, stats = encoder_parameters(parameters)
-    params = {
-        "encoder": params,
-        "hidden_0": _linear(parameters, "conv_to_fc"),
-        "output": _linear(parameters, "fc_out"),
-    }
-    return {"params": params, "batch_stats": {"encoder": stats}}
+    return variables_of("cgcnn", parameters)
 
 
 def with_statistics(gradients, parameters):
     """Gradient arrays completed by the running statistics, so that they convert like parameters."""
     return {**{k: v for k, v in parameters.items() if "running" in k}, **gradients}
+
+
+def double_precision():
+    """Context in which JAX computes in float64; its name moved."""
+    where = jax if hasattr(jax, "enable_x64") else jax.experimental
+    return where.enable_x64(True)
 
 
 def pairs_in_order(blocks_values, graph, n_block):
@@ -141,8 +113,8 @@ def assert_close(actual, expected, tolerance=1e-4):
     assert np.abs(actual - expected).max() / scale < tolerance
 
 
-def assert_gradients_close(actual, expected):
-    """Every gradient within 1e-4 of its largest entry.
+def assert_gradients_close(actual, expected, tolerance=1e-4):
+    """Every gradient within ``tolerance`` of its largest entry.
 
     The biases in front of a batch norm have no gradient but rounding, on both sides.
     """
@@ -151,6 +123,6 @@ def assert_gradients_close(actual, expected):
         if path[-1].key in ("gate_bias", "core_bias"):
             assert np.abs(ours).max() < 1e-5 and np.abs(theirs).max() < 1e-5
         else:
-            assert_close(ours, theirs)
+            assert_close(ours, theirs, tolerance)
 
     jax.tree_util.tree_map_with_path(compare, actual, expected)

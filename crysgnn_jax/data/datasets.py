@@ -38,6 +38,14 @@ PROPERTY_UNITS = {
     "poly_total": "",
     "eij_max": "C/m²",
     "last_phonon_dos_peak": "cm⁻¹",
+    # the published CGCNN checkpoints
+    "bulk_moduli": "log10(GPa)",
+    "shear_moduli": "log10(GPa)",
+    "efermi": "eV",
+    "final_energy_per_atom": "eV/atom",
+    # Materials Project 2018.6.1 as JARVIS distributes it
+    "e_form": "eV/atom",
+    "gap pbe": "eV",
     # perovskites of Castelli et al.
     "formation_energy_heat_all": "eV",
     "direct_band_gap": "eV",

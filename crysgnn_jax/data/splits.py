@@ -46,6 +46,15 @@ class Split:
         """The content of ``splits.json``: name → ids."""
         return {name: store.ids[rows].tolist() for name, rows in self.items()}
 
+    def with_fraction(self, fraction: float, seed: int) -> "Split":
+        """The same validation and test crystals, and a random part of the training crystals, at
+        least one; with the same seed, a smaller part lies within a larger."""
+        if fraction == 1.0:
+            return self
+        n = max(1, round(fraction * len(self.train)))
+        order = np.random.default_rng(seed).permutation(self.train)
+        return dataclasses.replace(self, train=np.sort(order[:n]))
+
     def fingerprint(self, store: GraphStore) -> str:
         """Hex digest of the ids of each side."""
         content = json.dumps(self.ids(store)).encode()

@@ -5,9 +5,8 @@ import jax
 import jraph
 
 from crysgnn_jax.models.encoder import CrystalEncoder
-from crysgnn_jax.models.graph import mean_pool
-from crysgnn_jax.models.layers import dense, softplus
-from crysgnn_jax.models.protocol import Prediction
+from crysgnn_jax.models.heads import property_head
+from crysgnn_jax.models.protocol import Prediction, Student
 
 
 class CGCNN(nn.Module):
@@ -18,6 +17,13 @@ class CGCNN(nn.Module):
       n_convolutions: rounds of messages.
       head_width: width of the hidden layers after pooling.
       n_hidden: number of those layers.
+      embedding_bias: whether the input layer has a bias; without, the encoder is the teacher's.
+      freeze_encoder: keep the encoder as it is: it runs in evaluation mode, without statistics of
+        the batch, and no gradient reaches it. (Fine-tuning the head of a pre-trained encoder.)
+      classification: two outputs instead of one, of which the softmax is taken, as in the
+        published classifier of metals; the prediction is the probability of class 1, metal. For
+        evaluation only: the dropout in front of the last layer, which training would need, and
+        which does nothing in evaluation, is left out.
       cutoff: Å, of the graphs; last centre of the distance basis.
       axis_name: device axis for batch statistics.
     """
@@ -26,23 +32,38 @@ class CGCNN(nn.Module):
     n_convolutions: int = 3
     head_width: int = 128
     n_hidden: int = 1
+    embedding_bias: bool = True
+    freeze_encoder: bool = False
+    classification: bool = False
     cutoff: float = 8.0
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, graph: jraph.GraphsTuple, train: bool) -> Prediction:
         """Predict one property for each crystal of a padded batch."""
-        atoms = CrystalEncoder(
+        encoder = CrystalEncoder(
             self.width,
             self.n_convolutions,
+            self.embedding_bias,
             cutoff=self.cutoff,
             axis_name=self.axis_name,
             name="encoder",
-        )(graph, train)
-        crystals: jax.Array = softplus(mean_pool(atoms, graph))
-        for layer in range(self.n_hidden):
-            crystals = softplus(
-                dense(self.head_width, crystals.shape[-1], name=f"hidden_{layer}")(crystals)
-            )
-        prediction = dense(1, self.head_width, name="output")(crystals)[:, 0]
-        return Prediction(prediction, atoms)
+        )
+        atoms = encoder(graph, train and not self.freeze_encoder)
+        if self.freeze_encoder:
+            atoms = jax.lax.stop_gradient(atoms)
+        outputs = property_head(
+            atoms,
+            graph,
+            width=self.head_width,
+            n_hidden=self.n_hidden,
+            n_outputs=2 if self.classification else 1,
+        )
+        if self.classification:
+            return Prediction(jax.nn.softmax(outputs)[:, 1], atoms)
+        return Prediction(outputs[:, 0], atoms)
+
+
+STUDENT = Student(
+    CGCNN, summary="gated convolutions over the 12 nearest neighbours (Xie and Grossman 2018)"
+)

@@ -26,11 +26,22 @@ class CrystalEncoder(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, graph: jraph.GraphsTuple, train: bool) -> jax.Array:
-        """Atom vectors ``[n_node, width]`` of a batch with ``nodes["species"]`` ``[n_node]`` and
-        ``edges["distances"]`` ``[n_edge]``, Å."""
+    def __call__(
+        self, graph: jraph.GraphsTuple, train: bool, features: jax.Array | None = None
+    ) -> jax.Array:
+        """Atom vectors of a batch.
+
+        Args:
+          graph: with ``nodes["species"]`` ``[n_node]`` and ``edges["distances"]`` ``[n_edge]``, Å.
+          train: use and update batch statistics.
+          features: ``[n_node, f]``, instead of the 92 element features.
+
+        Returns:
+          ``[n_node, width]``
+        """
         mask = masks(graph)
-        features = atom_features(graph.nodes["species"])
+        if features is None:
+            features = atom_features(graph.nodes["species"])
         nodes = dense(self.width, features.shape[-1], use_bias=self.use_bias, name="embedding")(
             features
         )

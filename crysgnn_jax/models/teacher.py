@@ -7,16 +7,14 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import jraph
 
 from crysgnn_jax.data.elements import N_FEATURES
 from crysgnn_jax.models.encoder import CrystalEncoder
 from crysgnn_jax.models.graph import l2_normalise, mean_pool
-from crysgnn_jax.models.layers import dense, torch_uniform
-from crysgnn_jax.models.pairs import pair_blocks
+from crysgnn_jax.models.heads import ConnectionHead
+from crysgnn_jax.models.layers import dense
 
-N_CONNECTION_CLASSES = 6
 N_SPACE_GROUPS = 230
 
 
@@ -37,33 +35,6 @@ class TeacherOutputs(NamedTuple):
     connection_logits: jax.Array
     feature_logits: jax.Array
     space_group_logits: jax.Array
-
-
-class ConnectionHead(nn.Module):
-    """Bilinear(d, d → 6) and Linear(6 → 6) on every ordered pair of atoms of a crystal."""
-
-    @nn.compact
-    def __call__(self, atoms: jax.Array, graph: jraph.GraphsTuple, n_block: int) -> jax.Array:
-        """``[n_node, d]`` → ``[n_block, 6, TILE, TILE]``."""
-        width, classes = atoms.shape[-1], N_CONNECTION_CLASSES
-        bilinear = self.param("bilinear", torch_uniform(width), (classes, width, width))
-        bilinear_bias = self.param("bilinear_bias", torch_uniform(width), (classes,))
-        kernel = self.param("kernel", torch_uniform(classes), (classes, classes))
-        bias = self.param("bias", torch_uniform(classes), (classes,))
-        # Two linear maps in a row are one: mix the six matrices, not the scores of every pair.
-        mixed = jnp.einsum("cij,ck->kij", bilinear, kernel)
-        mixed_bias = bilinear_bias @ kernel + bias
-        blocks = pair_blocks(graph, n_block)
-
-        columns = atoms[blocks.columns]
-
-        # One class at a time: the rows of all six in one tensor would be nearly as large as
-        # pairs × width.
-        def scores(matrix: jax.Array) -> jax.Array:
-            return jnp.einsum("bid,bjd->bij", (atoms @ matrix)[blocks.rows], columns)
-
-        logits = jnp.stack([scores(matrix) for matrix in mixed], axis=1)
-        return logits + mixed_bias[:, None, None]
 
 
 class Teacher(nn.Module):

@@ -8,12 +8,38 @@ import jraph
 
 from crysgnn_jax.data.elements import element_features
 from crysgnn_jax.models.graph import masks
+from crysgnn_jax.models.heads import N_CONNECTION_CLASSES
 from crysgnn_jax.models.layers import softplus
 from crysgnn_jax.models.pairs import count_edges, pair_blocks
-from crysgnn_jax.models.teacher import N_CONNECTION_CLASSES, TeacherOutputs
+from crysgnn_jax.models.teacher import TeacherOutputs
 from crysgnn_jax.objectives.reduction import Loss, mean_share
 
 CONNECTION_CLASS_WEIGHTS = (0.1, 1.0, 1.0, 1.0, 1.0, 1.0)
+
+
+def connection_terms(
+    logits: jax.Array,
+    graph: jraph.GraphsTuple,
+    class_weights: tuple[float, ...] = CONNECTION_CLASS_WEIGHTS,
+) -> tuple[jax.Array, jax.Array]:
+    """Negative log likelihood of the number of edges between two atoms, and its weight.
+
+    Args:
+      logits: ``[n_block, 6, TILE, TILE]``, as of `TeacherOutputs.connection_logits`.
+      graph: the batch; the target of pair (i, j) is how many of i's neighbours are images of j,
+        5 standing for five or more.
+      class_weights: weight of each class.
+
+    Returns:
+      Both ``[n_block, TILE, TILE]``; the weight is 0 where there is no pair.
+    """
+    n_block = logits.shape[0]
+    target = jnp.minimum(count_edges(graph, n_block), N_CONNECTION_CLASSES - 1)
+    classes = jnp.arange(N_CONNECTION_CLASSES, dtype=target.dtype)[:, None, None]
+    chosen = (target[:, None] == classes).astype(logits.dtype)
+    nll = jax.nn.logsumexp(logits, axis=1) - jnp.sum(logits * chosen, axis=1)
+    weights = jnp.einsum("bkij,k->bij", chosen, jnp.asarray(class_weights, logits.dtype))
+    return nll, weights * pair_blocks(graph, n_block).mask
 
 
 def connection_loss(
@@ -23,31 +49,26 @@ def connection_loss(
     class_weights: tuple[float, ...] = CONNECTION_CLASS_WEIGHTS,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """Weighted negative log likelihood of the number of edges between two atoms.
+    """Mean of `connection_terms` over all pairs of the batch, weighted."""
+    return mean_share(*connection_terms(logits, graph, class_weights), axis_name)
+
+
+def feature_entropy(logits: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
+    """``[n_node]``: binary cross entropy of the 92 element features, their mean.
 
     Args:
-      logits: ``[n_block, 6, TILE, TILE]``, as of `TeacherOutputs.connection_logits`.
-      graph: the batch; the target of pair (i, j) is how many of i's neighbours are images of j,
-        5 standing for five or more.
-      class_weights: weight of each class; the mean over pairs is weighted by them.
-      axis_name: device axis, if any.
+      logits: ``[n_node, 92]``
+      graph: the batch.
     """
-    n_block = logits.shape[0]
-    target = jnp.minimum(count_edges(graph, n_block), N_CONNECTION_CLASSES - 1)
-    classes = jnp.arange(N_CONNECTION_CLASSES, dtype=target.dtype)[:, None, None]
-    chosen = (target[:, None] == classes).astype(logits.dtype)
-    nll = jax.nn.logsumexp(logits, axis=1) - jnp.sum(logits * chosen, axis=1)
-    weights = jnp.einsum("bkij,k->bij", chosen, jnp.asarray(class_weights, logits.dtype))
-    return mean_share(nll, weights * pair_blocks(graph, n_block).mask, axis_name)
+    targets = jnp.asarray(element_features())[graph.nodes["species"]]
+    return jnp.mean(softplus(logits) - targets * logits, axis=1)
 
 
 def feature_loss(
     logits: jax.Array, graph: jraph.GraphsTuple, *, axis_name: str | None = None
 ) -> jax.Array:
-    """Binary cross entropy of the 92 element features, ``[n_node, 92]``, mean over both axes."""
-    targets = jnp.asarray(element_features())[graph.nodes["species"]]
-    entropy = softplus(logits) - targets * logits
-    return mean_share(jnp.mean(entropy, axis=1), masks(graph).nodes, axis_name)
+    """Mean of `feature_entropy` over the atoms of the batch."""
+    return mean_share(feature_entropy(logits, graph), masks(graph).nodes, axis_name)
 
 
 def space_group_loss(
@@ -139,3 +160,12 @@ def pretraining_loss(
         return total, parts
 
     return loss
+
+
+def space_group_accuracy(
+    outputs: TeacherOutputs, graph: jraph.GraphsTuple, *, axis_name: str | None = None
+) -> jax.Array:
+    """Fraction of the crystals whose space group is the head's first guess."""
+    guess = jnp.argmax(outputs.space_group_logits, axis=1) + 1
+    right = (guess == graph.globals["space_group"]).astype(jnp.float32)
+    return mean_share(right, masks(graph).graphs, axis_name)

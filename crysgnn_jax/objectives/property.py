@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import jraph
 import numpy as np
@@ -37,20 +38,44 @@ class Standardiser:
         return predictions * self.std + self.mean
 
 
-def property_loss(standardiser: Standardiser, *, axis_name: str | None = None) -> Loss:
-    """Mean squared error on standardised targets, over the crystals that have one.
+def smooth_l1(error: jax.Array) -> jax.Array:
+    """½ e² where |e| < 1, |e| − ½ beyond."""
+    size = jnp.abs(error)
+    return jnp.where(size < 1.0, 0.5 * jnp.square(error), size - 0.5)
+
+
+LOSSES = {"mse": jnp.square, "smooth_l1": smooth_l1, "l1": jnp.abs}
+"""Name → what is averaged: a function of the error on standardised targets."""
+
+
+def property_loss(
+    standardiser: Standardiser, *, kind: str = "mse", axis_name: str | None = None
+) -> Loss:
+    """Mean loss on standardised targets, over the crystals that have one, and the penalty.
 
     The batch carries ``globals["labels"]`` ``[n_graph, 1]`` in the property's own unit and
     ``globals["label_mask"]`` of the same shape. Besides the loss, the mean absolute error in the
     property's unit is reported as ``mae``.
+
+    Args:
+      standardiser: of the targets.
+      kind: name in `LOSSES`.
+      axis_name: device axis, if any.
     """
+    of_error = LOSSES[kind]
 
     def loss(outputs: Prediction, graph: jraph.GraphsTuple):
         labels = graph.globals["labels"][:, 0]
         known = masks(graph).graphs * graph.globals["label_mask"][:, 0]
         error = outputs.prediction - standardiser.apply(labels)
-        mse = mean_share(jnp.square(error), known, axis_name)
+        value = mean_share(of_error(error), known, axis_name)
         mae = standardiser.std * mean_share(jnp.abs(error), known, axis_name)
-        return mse, {"property": mse, "mae": mae}
+        parts = {"property": value, "mae": mae}
+        if outputs.penalty is not None:
+            # Every device has the whole penalty, of which it gives its share.
+            share = 1.0 if axis_name is None else 1.0 / jax.lax.psum(1, axis_name)
+            parts["penalty"] = share * outputs.penalty
+            value = value + parts["penalty"]
+        return value, parts
 
     return loss

@@ -4,14 +4,19 @@ import jax
 import numpy as np
 import pytest
 
+from crysgnn_jax.interop.checkpoints import read_checkpoint
+from crysgnn_jax.interop.torch_names import convert
 from crysgnn_jax.models.cgcnn import CGCNN
+from crysgnn_jax.models.teacher import Teacher
 from crysgnn_jax.objectives.property import Standardiser, property_loss
 from golden import (
+    TWO_ATOMS,
     assert_close,
     assert_gradients_close,
     cgcnn_variables,
     graph_of,
     load,
+    published,
     under,
     with_statistics,
 )
@@ -74,3 +79,61 @@ def test_published_weights():
     n_graph = len(arrays["crystals/n_atoms"])
     normaliser = Standardiser(float(arrays["normalizer/mean"]), float(arrays["normalizer/std"]))
     assert_close(normaliser.invert(outputs.prediction[:n_graph]), arrays["eval/prediction"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "band-gap",
+        "bulk-moduli",
+        "efermi",
+        "final-energy-per-atom",
+        "formation-energy-per-atom",
+        "poisson-ratio",
+        "shear-moduli",
+    ],
+)
+def test_published_checkpoints(golden, name):
+    found = convert("cgcnn", read_checkpoint(published(f"cgcnn_{name}")))
+    assert found.property == name.replace("-", "_") and not found.classification
+    outputs = CGCNN(**found.settings).apply(found.variables, golden[1], False)
+    expected = load("checkpoints_eval")[f"prediction/cgcnn_{name}"]
+    assert_close(found.std * outputs.prediction[: len(expected)] + found.mean, expected)
+
+
+def test_published_classifier(golden):
+    found = convert("cgcnn", read_checkpoint(published("cgcnn_semi-metal-classification")))
+    assert found.classification
+    outputs = CGCNN(**found.settings).apply(found.variables, golden[1], False)
+    expected = load("checkpoints_eval")["prediction/cgcnn_semi-metal-classification"]
+    assert_close(outputs.prediction[: len(expected)], np.exp(expected[:, 1]))
+
+
+def test_encoder_without_bias_is_the_teachers():
+    graph = graph_of(TWO_ATOMS)
+    student, key = CGCNN(n_convolutions=5, embedding_bias=False), jax.random.key(0)
+    ours = jax.eval_shape(lambda: student.init(key, graph, True))
+    theirs = jax.eval_shape(lambda: Teacher().init(key, graph, True, n_block=1))
+    for kind in ("params", "batch_stats"):
+        assert ours[kind]["encoder"] == theirs[kind]["encoder"]
+
+
+def test_frozen_encoder_stays_as_it_is():
+    graph = graph_of(TWO_ATOMS)
+    module = CGCNN(n_convolutions=1, freeze_encoder=True)
+    variables = module.init(jax.random.key(0), graph, True)
+
+    def total(params):
+        outputs, updated = module.apply(
+            {**variables, "params": params}, graph, True, mutable=["batch_stats"]
+        )
+        return outputs.prediction.sum(), (outputs, updated)
+
+    (_, (outputs, updated)), gradients = jax.value_and_grad(total, has_aux=True)(
+        variables["params"]
+    )
+    assert not any(x.any() for x in jax.tree.leaves(gradients["encoder"]))
+    assert gradients["hidden_0"]["kernel"].any()
+    jax.tree.map(np.testing.assert_array_equal, updated["batch_stats"], variables["batch_stats"])
+    thawed = CGCNN(n_convolutions=1).apply(variables, graph, False)
+    np.testing.assert_array_equal(outputs.prediction, thawed.prediction)

@@ -1,0 +1,1 @@
+"""Weights published for other implementations, turned into this project's."""
