@@ -1,15 +1,16 @@
 """What the commands have in common: flags, data, error messages."""
 
 import argparse
+import contextlib
 import csv
 import dataclasses
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import numpy as np
 from tqdm import tqdm
@@ -95,9 +96,15 @@ fraction.__name__ = "number from 0 to 1"
 
 
 def add_training_flags(
-    parser: argparse.ArgumentParser, *, epochs: int, batch_size: int, learning_rate: float
+    parser: argparse.ArgumentParser,
+    *,
+    epochs: int,
+    batch_size: int | None,
+    learning_rate: float | None,
+    seed: bool = True,
 ) -> None:
-    """Flags of every command that trains, with the command's defaults."""
+    """Flags of every command that trains, with the command's defaults; None: the student's own."""
+    own = lambda value: "the student's own" if value is None else value
     group = parser.add_argument_group("training")
     group.add_argument(
         "--epochs",
@@ -111,22 +118,23 @@ def add_training_flags(
         type=positive(int),
         default=batch_size,
         metavar="N",
-        help=f"crystals of an average batch, a device (default {batch_size})",
+        help=f"crystals of an average batch, a device (default {own(batch_size)})",
     )
     group.add_argument(
         "--learning-rate",
         type=positive(float),
         default=learning_rate,
         metavar="X",
-        help=f"highest rate of Adam; it warms up and falls to 0 (default {learning_rate})",
+        help=f"highest rate of Adam; it warms up and falls to 0 (default {own(learning_rate)})",
     )
-    group.add_argument(
-        "--seed",
-        type=not_negative(int),
-        default=0,
-        metavar="N",
-        help="of weights, splits and order; the same seed gives the same run (default 0)",
-    )
+    if seed:
+        group.add_argument(
+            "--seed",
+            type=not_negative(int),
+            default=0,
+            metavar="N",
+            help="of weights, splits and order; the same seed gives the same run (default 0)",
+        )
     group.add_argument(
         "--log-every",
         type=positive(int),
@@ -146,6 +154,104 @@ def add_training_flags(
         type=positive(int),
         metavar="N",
         help="local devices to use, one batch each (default: all)",
+    )
+
+
+def add_teacher_flags(parser: argparse.ArgumentParser, *, autoencoder: bool = True) -> None:
+    """Which networks, trained without labels, to learn from."""
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        default=Path("runs/teacher"),
+        metavar="DIR",
+        help="a pre-training run, or converted weights (default runs/teacher)",
+    )
+    if autoencoder:
+        parser.add_argument(
+            "--autoencoder",
+            type=Path,
+            metavar="DIR",
+            help="for crysxpp: the auto-encoder whose convolutions it starts from (default "
+            f"{AUTOENCODER} where there is one, else random weights)",
+        )
+
+
+AUTOENCODER = Path("runs/crysae")
+"""Where `experiments.pretrain --teacher crysae` writes."""
+
+
+def add_label_flags(parser: argparse.ArgumentParser) -> None:
+    """What to predict, of which crystals."""
+    parser.add_argument(
+        "--data",
+        default="formation_energy",
+        metavar="NAME|PATH",
+        help="data set or path of crystals with labels (default formation_energy)",
+    )
+    parser.add_argument(
+        "--property",
+        metavar="NAME",
+        help="label to predict (default: the data set's own, or the only one there is)",
+    )
+    add_split_flag(parser)
+
+
+def add_split_flag(parser: argparse.ArgumentParser) -> None:
+    """How the crystals are divided."""
+    parser.add_argument(
+        "--split",
+        default="random",
+        metavar="RULE|FILE",
+        help="80/10/10 %% by seed: random, or formula (no reduced formula on two sides); or "
+        "column:NAME of the data, such as column:mp2018_split; or the splits.json of another run "
+        "(default random)",
+    )
+
+
+def add_record_flag(parser: argparse.ArgumentParser) -> None:
+    """A file for the record."""
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="also write the results, with the command, settings and versions, to a JSON file",
+    )
+
+
+def add_student_flags(parser: argparse.ArgumentParser, *, settings: bool = True) -> None:
+    """How a property predictor is trained."""
+    group = parser.add_argument_group("student")
+    if settings:
+        group.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="a setting of the student's network, such as width=32; may be repeated "
+            "(default: as published)",
+        )
+    group.add_argument(
+        "--loss",
+        choices=("mse", "smooth_l1", "l1"),
+        help="of the property (default: the student's own)",
+    )
+    group.add_argument(
+        "--weight-decay",
+        type=not_negative(float),
+        metavar="X",
+        help="of matrices, decoupled from the gradient (default: the student's own)",
+    )
+    group.add_argument(
+        "--raw-targets",
+        action="store_true",
+        help="train on targets in their own unit (default: standardised by the training crystals)",
+    )
+    group.add_argument(
+        "--patience",
+        type=positive(int),
+        default=30,
+        metavar="N",
+        help="stop after N epochs without a lower validation MAE (default 30)",
     )
 
 
@@ -174,6 +280,12 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         type=positive(float),
         metavar="X",
         help="distance beyond which no atom is a neighbour, Å (default 8)",
+    )
+    group.add_argument(
+        "--rule",
+        choices=("nearest", "bonds"),
+        help="edges from each atom's nearest neighbours, or ALIGNN's bonds, in both directions and "
+        "with a cutoff that grows where there are too few (default nearest; alignn: bonds)",
     )
     group.add_argument(
         "--ties",
@@ -205,6 +317,66 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="processes that build graphs (default: one a CPU core)",
     )
+
+
+def add_model_flags(parser: argparse.ArgumentParser, what: str) -> None:
+    """A trained model, and the crystals to use it on."""
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help=what)
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="data sets or paths of crystals, as --data of the other commands takes them",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=positive(int),
+        default=64,
+        metavar="N",
+        help="crystals of an average batch, a device (default 64)",
+    )
+    parser.add_argument(
+        "--devices",
+        type=positive(int),
+        metavar="N",
+        help="local devices to use, one batch each (default: all)",
+    )
+
+
+def model_graphs(args: argparse.Namespace, model) -> FeaturiserSettings:
+    """How crystals become graphs for a trained model: as for its training.
+
+    Raises:
+      UserError: a flag asks for other graphs.
+    """
+    featuriser = featuriser_of(args, model.featuriser)
+    featuriser.require(model.featuriser, f"the network in {model.path}")
+    return model.featuriser
+
+
+@contextlib.contextmanager
+def output(path: Path | None) -> Iterator[TextIO]:
+    """A text file to write, there whole or not at all; standard output where none is named."""
+    if path is None:
+        yield sys.stdout
+        return
+    draft = path.with_name(path.name + ".tmp")
+    with open(draft, "w", newline="") as file:
+        yield file
+    os.replace(draft, path)
+
+
+def list_skipped(store: GraphStore, path: Path | None) -> None:
+    """Name the crystals that could not be used: beside ``path``, or on standard error."""
+    if not store.skipped:
+        return
+    if path is None:
+        for id, reason in store.skipped:
+            print(f"skipped {id}: {reason}", file=sys.stderr)
+    else:
+        listed = path.with_name(f"{path.stem}.skipped.csv")
+        write_skipped(store, listed)
+        print(f"{len(store.skipped)} crystals skipped, listed in {listed}", file=sys.stderr)
 
 
 def add_run_flags(parser: argparse.ArgumentParser, workdir: str) -> None:
@@ -266,8 +438,7 @@ def graphs(
     n_skipped = len(store.skipped)
     print(
         f"{source.name}: {len(store)} crystals, {store.n_nodes.sum()} atoms, "
-        f"{store.n_edges.sum()} edges"
-        + (f"; {n_skipped} skipped, listed in skipped.csv" if n_skipped else ""),
+        f"{store.n_edges.sum()} edges" + (f"; {n_skipped} skipped" if n_skipped else ""),
         file=sys.stderr,
     )
     return store

@@ -8,8 +8,18 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from crysgnn_jax.reporting.comparison import (
+    DISTILLED,
+    FINE_TUNED,
+    FINE_TUNED_STUDENT,
+    VANILLA,
+    Row,
+)
+
 COLOURS = {"train": "#0072b2", "validation": "#d55e00", "test": "#009e73"}
 """Okabe and Ito's, which readers with colour blindness can tell apart."""
+
+VARIANT_COLOURS = {VANILLA: "#0072b2", DISTILLED: "#d55e00", FINE_TUNED: "#009e73"}
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -99,6 +109,72 @@ def parity(
         verticalalignment="top",
     )
     axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=130)
+
+
+def ranking(ranked: Sequence[tuple[str, float]], path: Path, *, label: str) -> None:
+    """Horizontal bars, the longest on top.
+
+    Args:
+      ranked: (name, value) in descending order.
+      path: of the PNG.
+      label: of the values.
+    """
+    figure = _figure(5.2, 0.8 + 0.3 * len(ranked))
+    axis = figure.subplots()
+    names, values = zip(*reversed(ranked))
+    axis.barh([name.replace("_", " ") for name in names], values, color=COLOURS["train"])
+    axis.set_xlabel(label)
+    axis.grid(alpha=0.3, axis="x")
+    figure.savefig(path, dpi=130)
+
+
+def learning_curves(rows: Sequence[Row], path: Path) -> None:
+    """Error against the number of training crystals: one panel a property and student.
+
+    Args:
+      rows: of the comparison table; those of the fine-tuned teacher are drawn into every panel of
+        their property.
+      path: of the PNG.
+    """
+    properties = list(dict.fromkeys(row.property for row in rows))
+    students = list(dict.fromkeys(row.student for row in rows if row.student != FINE_TUNED_STUDENT))
+    figure = _figure(3.4 * len(students), 3.0 * len(properties) + 0.3)
+    grid = figure.subplots(len(properties), len(students), squeeze=False)
+    for axes, property in zip(grid, properties):
+        for axis, student in zip(axes, students):
+            here = [
+                row
+                for row in rows
+                if row.property == property and row.student in (student, FINE_TUNED_STUDENT)
+            ]
+            sizes = sorted({row.n_train for row in here})
+            for variant, colour in VARIANT_COLOURS.items():
+                points = sorted(
+                    (row.n_train, np.nanmean(row.errors[variant]), np.nanstd(row.errors[variant]))
+                    for row in here
+                    if np.isfinite(row.errors.get(variant, np.nan)).any()
+                )
+                if points:
+                    n, mean, spread = zip(*points)
+                    axis.errorbar(
+                        n,
+                        mean,
+                        spread,
+                        marker="o",
+                        markersize=4,
+                        capsize=3,
+                        linewidth=1.4,
+                        color=colour,
+                        label=variant,
+                    )
+            unit = here[0].unit if here else ""
+            axis.set_title(f"{student}: {property.replace('_', ' ')}", fontsize=9)
+            axis.set_xlabel("training crystals")
+            axis.set_ylabel("test MAE" + (f" ({unit})" if unit else ""))
+            axis.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
+            axis.grid(alpha=0.3)
+            axis.legend(fontsize=8)
     figure.savefig(path, dpi=130)
 
 

@@ -56,9 +56,21 @@ class Devices:
                 f"--devices {count}: this machine has {len(available)} "
                 f"({available[0].device_kind}){hint}"
             )
-        self._devices = available[:count]
-        mesh = Mesh(np.array(self._devices), (AXIS,))
+        self._take(available[:count])
+
+    def _take(self, devices: list[jax.Device]) -> None:
+        self._devices = devices
+        mesh = Mesh(np.array(devices), (AXIS,))
         self._sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+
+    def each(self) -> "list[Devices]":
+        """Every device by itself, for runs side by side."""
+        singles = []
+        for device in self._devices:
+            single = object.__new__(Devices)
+            single._take([device])
+            singles.append(single)
+        return singles
 
     def __len__(self) -> int:
         return len(self._devices)

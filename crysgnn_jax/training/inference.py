@@ -1,13 +1,44 @@
 """Running a compiled function over many crystals, and putting the results back in order."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jraph
 import numpy as np
 
-from crysgnn_jax.data.batches import Batcher, group, pack, prefetch
+from crysgnn_jax.data.batches import Batcher, Budget, Sizes, choose_budget, group, pack, prefetch
+from crysgnn_jax.data.store import GraphStore
+from crysgnn_jax.models.protocol import Student
 from crysgnn_jax.training.devices import Devices
+
+
+class Layout(NamedTuple):
+    """How a store's crystals become batches for a module.
+
+    Attributes:
+      module: the module, laid out for batches of this budget.
+      budget: the static shape of a batch.
+      sizes: ``[len(store), r]``, the table of `batches.Sizes`.
+    """
+
+    module: nn.Module
+    budget: Budget
+    sizes: np.ndarray
+
+
+def layout(
+    student: Student, module: nn.Module, store: GraphStore, rows: np.ndarray, batch_size: int
+) -> Layout:
+    """Budget batches of the crystals ``rows``, and tell the module what it must know of them."""
+    extra = student.extra_sizes(store) if student.extra_sizes else {}
+    sizes = Sizes(store.n_nodes, store.n_edges, extra)
+    used = Sizes(
+        store.n_nodes[rows], store.n_edges[rows], {name: n[rows] for name, n in extra.items()}
+    )
+    # What the module lays out besides decides its cost, where there is such a thing.
+    budget = choose_budget(used, batch_size, tight=tuple(extra) or ("nodes", "edges"))
+    return Layout(module.clone(**budget.extra), budget, sizes.table)
 
 
 class Evaluator:

@@ -58,17 +58,21 @@ class Progress:
       epochs: of the run.
       title: what is being trained.
       stream: where to write; None for standard error.
+      quiet: show nothing, where the run is one of many.
     """
 
-    def __init__(self, epochs: int, title: str, stream: TextIO | None = None):
+    def __init__(
+        self, epochs: int, title: str, stream: TextIO | None = None, *, quiet: bool = False
+    ):
         self._epochs = epochs
         self._title = title
         self._stream = stream or sys.stderr
         self._bar: tqdm | None = None
+        self._quiet = quiet
 
     def start_epoch(self, position: Position, total: int) -> None:
         """An epoch of ``total`` steps begins, or goes on after ``position.batch`` of them."""
-        if self._stream.isatty():
+        if self._stream.isatty() and not self._quiet:
             if self._bar is None:
                 self._bar = tqdm(
                     total=self._epochs * total,
@@ -111,7 +115,7 @@ class Progress:
         )
         if self._bar is not None:
             tqdm.write(line, file=self._stream)
-        else:
+        elif not self._quiet:
             print(line, file=self._stream, flush=True)
 
     def close(self) -> None:

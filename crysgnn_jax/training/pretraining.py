@@ -1,20 +1,19 @@
 """Pre-training the teacher: from a graph store to a finished run."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
-import jax.numpy as jnp
+import jraph
 import numpy as np
 
 from crysgnn_jax.data.batches import Batcher, Sizes, choose_budget
 from crysgnn_jax.data.store import GraphStore
 from crysgnn_jax.errors import UserError
-from crysgnn_jax.models.graph import masks
 from crysgnn_jax.models.pairs import count_blocks
-from crysgnn_jax.models.teacher import Teacher
-from crysgnn_jax.objectives.pretraining import PretrainingWeights, pretraining_loss
-from crysgnn_jax.objectives.reduction import mean_share
+from crysgnn_jax.objectives.reduction import Loss
 from crysgnn_jax.training.checkpoints import Checkpoints
 from crysgnn_jax.training.devices import AXIS, Devices
 from crysgnn_jax.training.inference import Evaluator
@@ -35,16 +34,12 @@ class PretrainSettings:
       batch_size: crystals of an average batch, a device.
       learning_rate: the highest of the schedule.
       seed: of the weights, the validation crystals and the order.
-      temperature: of the contrastive loss.
-      weights: of the four losses.
     """
 
     epochs: int
     batch_size: int
     learning_rate: float
     seed: int = 0
-    temperature: float = 0.07
-    weights: PretrainingWeights = PretrainingWeights()
 
 
 def hold_out(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -64,24 +59,28 @@ def pretrain(
     store: GraphStore,
     rows: tuple[np.ndarray, np.ndarray],
     workdir: Workdir,
-    module: Teacher,
+    module: nn.Module,
+    loss: Loss,
     settings: PretrainSettings,
     devices: Devices,
     progress: Progress,
     *,
+    monitor: Callable[[Any, jraph.GraphsTuple], dict[str, jax.Array]] = lambda outputs, graph: {},
     log_every: int = 50,
     checkpoint_seconds: float = 20.0,
 ) -> dict[str, Any]:
-    """Train a teacher, or go on with it, and write the run's files but the pictures.
+    """Train a network without labels, or go on with it, and write the run's files but the pictures.
 
     Args:
       store: the crystals; labels are not read.
       rows: those to train on and those to validate by, as of `hold_out`.
       workdir: of the run.
-      module: the teacher; its ``axis_name`` must be `devices.AXIS`.
+      module: of `registry.TEACHERS`; its ``axis_name`` must be `devices.AXIS`.
+      loss: of its outputs and a batch, with `devices.AXIS` too.
       settings: how to train.
       devices: where to train.
       progress: what the user sees.
+      monitor: further metrics of the validation crystals, as each device's share.
       log_every: steps between lines of the metrics log.
       checkpoint_seconds: save no more often than this.
 
@@ -97,15 +96,11 @@ def pretrain(
     budget = choose_budget(sizes, settings.batch_size)
     batcher = Batcher(store, budget)
     n_block = budget.extra["blocks"]
-    loss = pretraining_loss(settings.weights, temperature=settings.temperature, axis_name=AXIS)
 
     def metrics_of(variables, graph):
         outputs = module.apply(variables, graph, False, n_block=n_block)
         value, parts = loss(outputs, graph)
-        guess = jnp.argmax(outputs.space_group_logits, axis=1) + 1
-        right = (guess == graph.globals["space_group"]).astype(jnp.float32)
-        accuracy = mean_share(right, masks(graph).graphs, AXIS)
-        return jax.lax.psum({"loss": value, **parts, "space_group_accuracy": accuracy}, AXIS)
+        return jax.lax.psum({"loss": value, **parts, **monitor(outputs, graph)}, AXIS)
 
     evaluator = Evaluator(devices, metrics_of, batcher, sizes.table)
 

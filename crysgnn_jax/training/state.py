@@ -36,20 +36,30 @@ class TrainState:
 
 
 def create_optimiser(
-    learning_rate: float, total_steps: int, *, warmup: float = 0.05, clip: float = 1.0
+    learning_rate: float,
+    total_steps: int,
+    *,
+    weight_decay: float = 0.0,
+    warmup: float = 0.05,
+    clip: float = 1.0,
 ) -> optax.GradientTransformation:
     """Adam with clipped gradients; the rate rises linearly, then falls to 0 along a cosine.
 
     Args:
       learning_rate: the highest rate.
       total_steps: steps until it reaches 0.
+      weight_decay: decoupled (AdamW), of matrices alone: not of biases and norms.
       warmup: fraction of the steps during which it rises.
       clip: largest global norm of the gradient.
     """
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, learning_rate, max(1, round(warmup * total_steps)), max(2, total_steps)
     )
-    return optax.chain(optax.clip_by_global_norm(clip), optax.adam(schedule))
+    adam = optax.adam(schedule)
+    if weight_decay > 0.0:
+        matrices = lambda params: jax.tree.map(lambda x: x.ndim >= 2, params)
+        adam = optax.adamw(schedule, weight_decay=weight_decay, mask=matrices)
+    return optax.chain(optax.clip_by_global_norm(clip), adam)
 
 
 def create_state(

@@ -2,24 +2,26 @@
 
 import csv
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 
-from crysgnn_jax.data.batches import Batcher, Sizes, choose_budget
+from crysgnn_jax.data.batches import Batcher
 from crysgnn_jax.data.splits import Split
 from crysgnn_jax.data.store import GraphStore
+from crysgnn_jax.models.protocol import Student
+from crysgnn_jax.models.registry import require_protocol
 from crysgnn_jax.objectives.distillation import ProjectedStudent, distil
 from crysgnn_jax.objectives.property import Standardiser, property_loss
 from crysgnn_jax.training.checkpoints import Checkpoints
 from crysgnn_jax.training.devices import AXIS, Devices
-from crysgnn_jax.training.inference import Evaluator
+from crysgnn_jax.training.inference import Evaluator, layout
 from crysgnn_jax.training.logs import MetricsLog, Progress
 from crysgnn_jax.training.loop import LoopSettings, Trainer
 from crysgnn_jax.training.state import create_optimiser, create_state, make_train_step
-from crysgnn_jax.training.trained import TrainedTeacher
 from crysgnn_jax.training.workdir import Workdir
 
 
@@ -37,6 +39,9 @@ class StudentSettings:
       batch_size: crystals of an average batch, a device.
       learning_rate: the highest of the schedule.
       seed: of the weights and the order.
+      loss: name in `objectives.property.LOSSES`.
+      weight_decay: of matrices.
+      raw_targets: train on targets in the property's own unit instead of standardised ones.
     """
 
     student: str
@@ -48,18 +53,27 @@ class StudentSettings:
     batch_size: int
     learning_rate: float
     seed: int = 0
+    loss: str = "mse"
+    weight_decay: float = 0.0
+    raw_targets: bool = False
+
+
+Variables = Mapping[str, Any]
+"""What ``module.apply`` takes: ``params`` and ``batch_stats``."""
 
 
 def train_student(
     store: GraphStore,
     split: Split,
     workdir: Workdir,
-    student: nn.Module,
+    student: Student,
+    module: nn.Module,
     settings: StudentSettings,
-    teacher: TrainedTeacher | None,
     devices: Devices,
     progress: Progress,
     *,
+    teacher_embeddings: np.ndarray | None = None,
+    start: Callable[[Variables], Variables] | None = None,
     log_every: int = 50,
     checkpoint_seconds: float = 20.0,
 ) -> dict[str, Any]:
@@ -69,14 +83,17 @@ def train_student(
     absolute error on the validation crystals; the test crystals are looked at once, at the end.
 
     Args:
-      store: the crystals.
+      store: the crystals, as graphs of the student's kind.
       split: which of them to train on, choose by and test on.
       workdir: of the run.
-      student: a module that returns a `Prediction`; its ``axis_name`` must be `devices.AXIS`.
+      student: what the module needs of batches.
+      module: returns a `Prediction`; its ``axis_name`` must be `devices.AXIS`.
       settings: how to train.
-      teacher: the teacher; needed if and only if ``settings.weight`` is not 0.
       devices: where to train.
       progress: what the user sees.
+      teacher_embeddings: ``[all atoms of the store, d]``; needed if and only if
+        ``settings.weight`` is not 0.
+      start: from random initial variables to those to start from, such as `take_over` gives.
       log_every: steps between lines of the metrics log.
       checkpoint_seconds: save no more often than this.
 
@@ -84,22 +101,35 @@ def train_student(
       The content of ``result.json``, which the caller writes when all else is written.
 
     Raises:
-      UserError: the teacher's graphs were built with other settings, or the loss became NaN.
+      UserError: the module is no student, or the loss became NaN.
     """
     targets = store.labels(settings.property)
     used = np.concatenate([rows for _, rows in split.items()])
-    sizes = Sizes(store.n_nodes, store.n_edges)
-    budget = choose_budget(Sizes(store.n_nodes[used], store.n_edges[used]), settings.batch_size)
+    plan = layout(student, module, store, used, settings.batch_size)
+    module = plan.module
     node_columns = {}
-    module = student
-    if teacher is not None:
-        node_columns["teacher_embeddings"] = teacher.embeddings(store, devices, settings.batch_size)
-        module = ProjectedStudent(student, teacher.module.width)
-    batcher = Batcher(store, budget, label=targets, node_columns=node_columns)
-    standardiser = Standardiser.fit(targets[split.train])
-    loss = distil(property_loss(standardiser, axis_name=AXIS), settings.weight, axis_name=AXIS)
+    if teacher_embeddings is not None:
+        node_columns["teacher_embeddings"] = teacher_embeddings
+    batcher = Batcher(
+        store,
+        plan.budget,
+        label=targets,
+        node_columns=node_columns,
+        edge_columns=student.edge_columns,
+    )
+    example = batcher(split.train[:1])
+    require_protocol(module, example, settings.student)
+    if teacher_embeddings is not None:
+        module = ProjectedStudent(module, teacher_embeddings.shape[1])
+    fitted = Standardiser.fit(targets[split.train])
+    standardiser = Standardiser(0.0, 1.0) if settings.raw_targets else fitted
+    loss = distil(
+        property_loss(standardiser, kind=settings.loss, axis_name=AXIS),
+        settings.weight,
+        axis_name=AXIS,
+    )
     standardised = lambda variables, graph: module.apply(variables, graph, False).prediction
-    evaluator = Evaluator(devices, standardised, batcher, sizes.table)
+    evaluator = Evaluator(devices, standardised, batcher, plan.sizes)
 
     def predict(variables, rows):
         # In float64: a total energy of −1e4 eV has no third decimal in float32.
@@ -110,14 +140,18 @@ def train_student(
         return mae, {"validation_mae": mae}
 
     steps_per_epoch = -(-len(split.train) // (settings.batch_size * len(devices)))
-    optimiser = create_optimiser(settings.learning_rate, settings.epochs * steps_per_epoch)
+    optimiser = create_optimiser(
+        settings.learning_rate,
+        settings.epochs * steps_per_epoch,
+        weight_decay=settings.weight_decay,
+    )
     checkpoints = Checkpoints(workdir.checkpoints)
     trainer = Trainer(
         devices=devices,
         step=make_train_step(module, loss, optimiser, axis_name=AXIS),
         batcher=batcher,
         rows=split.train,
-        sizes=sizes.table,
+        sizes=plan.sizes,
         evaluate=evaluate,
         settings=LoopSettings(
             epochs=settings.epochs,
@@ -130,8 +164,10 @@ def train_student(
         log=MetricsLog(workdir.metrics),
         progress=progress,
     )
-    example = batcher(split.train[:1])
     state = create_state(module, optimiser, jax.random.key(settings.seed), example)
+    if start is not None:
+        begun = _started(state.variables, start, wrapped=teacher_embeddings is not None)
+        state = state.replace(params=begun["params"], batch_stats=begun["batch_stats"])
     fit = trainer.fit(state)
     checkpoints.close()
     best = devices.replicate(fit.variables)
@@ -159,8 +195,24 @@ def train_student(
         "test_mae": mae["test"],
         "target_mean": standardiser.mean,
         "target_std": standardiser.std,
+        # The error of always predicting the mean of the training crystals, to judge the others by.
+        "test_mae_of_mean": _mae(np.full(len(split.test), fitted.mean), targets[split.test]),
         **trainer.summary(fit),
     }
+
+
+def bare(variables: Variables) -> Variables:
+    """The student's variables from those of a `ProjectedStudent` around it."""
+    return {name: tree.get("student", {}) for name, tree in variables.items()}
+
+
+def _started(
+    variables: Variables, start: Callable[[Variables], Variables], wrapped: bool
+) -> Variables:
+    if not wrapped:
+        return start(variables)
+    begun = start(bare(variables))
+    return {name: {**tree, "student": begun[name]} for name, tree in variables.items()}
 
 
 def _mae(predictions: np.ndarray, targets: np.ndarray) -> float:
