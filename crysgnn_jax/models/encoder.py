@@ -5,7 +5,13 @@ import jax
 import jraph
 
 from crysgnn_jax.models.graph import masks
-from crysgnn_jax.models.layers import GatedConvolution, atom_features, dense, gaussian_basis
+from crysgnn_jax.models.layers import (
+    Edges,
+    GatedConvolution,
+    atom_features,
+    dense,
+    gaussian_basis,
+)
 
 
 class CrystalEncoder(nn.Module):
@@ -45,9 +51,12 @@ class CrystalEncoder(nn.Module):
         nodes = dense(self.width, features.shape[-1], use_bias=self.use_bias, name="embedding")(
             features
         )
-        edge_features = gaussian_basis(graph.edges["distances"], stop=self.cutoff)
+        basis = gaussian_basis(graph.edges["distances"], stop=self.cutoff)
+        edges = Edges(
+            basis * mask.edges[:, None], graph.senders, graph.receivers, mask.edges, mask.nodes
+        )
         for layer in range(self.n_convolutions):
             nodes = GatedConvolution(self.axis_name, name=f"convolution_{layer}")(
-                nodes, edge_features, graph.senders, graph.receivers, mask.nodes, mask.edges, train
+                nodes, edges, train
             )
         return nodes
