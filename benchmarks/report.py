@@ -5,11 +5,11 @@ import importlib.metadata
 import json
 import os
 import platform
-import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from experiments import cli
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "benchmarks"
 
@@ -82,7 +82,7 @@ def write(path: Path, results: dict[str, Any], others: OtherWork) -> None:
         )
     report = {
         "date": datetime.date.today().isoformat(),
-        "command": _command(sys.orig_argv),
+        "command": cli.command(),
         "machine": machine(),
         "cores_used_by_others": busy,
         "versions": versions(),
@@ -102,8 +102,3 @@ def _cpu_model() -> str:
         platform.processor(),
     )
 
-
-def _command(argv: Sequence[str]) -> str:
-    """The command as a reader would type it: files elsewhere by name, not by where they are."""
-    names = [Path(word).name if os.path.isabs(word) else word for word in argv[1:]]
-    return shlex.join(["python", *names])

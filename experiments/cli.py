@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import logging
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -473,6 +474,12 @@ class GraphProgress:
         elif time.monotonic() - self._spoke > 10:
             self._spoke = time.monotonic()
             print(f"graphs of {self._name}: {done} of {total}", file=sys.stderr, flush=True)
+
+
+def command() -> str:
+    """This command as a reader would type it: files elsewhere by name, not by where they are."""
+    names = [Path(word).name if os.path.isabs(word) else word for word in sys.orig_argv[1:]]
+    return shlex.join(["python", *names])
 
 
 def require_writable(path: Path) -> None:

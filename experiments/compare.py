@@ -72,6 +72,12 @@ def parser() -> cli.Parser:
     )
     cli.add_split_flag(out)
     cli.add_run_flags(out, "runs/compare-DATA")
+    out.add_argument(
+        "--record",
+        type=Path,
+        metavar="DIR",
+        help="also write the table and the figure there, with the command, settings and versions",
+    )
     cli.add_training_flags(out, epochs=60, batch_size=None, learning_rate=None, seed=False)
     cli.add_student_flags(out, settings=False)
     cli.add_data_flags(out)
@@ -122,9 +128,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(f"no run finished; the first: {next(iter(failures.values()))}")
     rows = summarise(outcomes)
     table = markdown(rows, _notes(args, rows, failures))
-    (base / "table.md").write_text(table)
-    write_csv(rows, base / "table.csv")
-    learning_curves(rows, base / "learning_curves.png")
+    for folder in (base, args.record):
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "table.md").write_text(table)
+            write_csv(rows, folder / "table.csv")
+            learning_curves(rows, folder / "learning_curves.png")
+    if args.record is not None:
+        _record(args, jobs, outcomes, base)
     print(table)
     print(f"files: {base}")
     if failures:
@@ -286,6 +297,25 @@ def _run(
                 os._exit(130)
     ordered = {job.cell: done[job.cell] for job in jobs if job.cell in done}
     return ordered, failures
+
+
+def _record(
+    args: argparse.Namespace, jobs: Sequence[_Job], outcomes: dict[Any, Any], base: Path
+) -> None:
+    """The command, and the settings and versions of every student's first cell."""
+    from crysgnn_jax.training.workdir import CONFIG, read_json, write_json
+
+    configs, seconds = {}, 0.0
+    for job in jobs:
+        if job.cell in outcomes:
+            path = job.path(base)
+            seconds += read_json(path / "result.json")["seconds"]
+            name = f"{job.cell.student} {job.cell.variant}"
+            configs.setdefault(name, read_json(path / CONFIG))
+    write_json(
+        args.record / "record.json",
+        {"command": cli.command(), "training_seconds": round(seconds), "configs": configs},
+    )
 
 
 def _notes(args: argparse.Namespace, rows: Sequence[Any], failures: dict[Any, str]) -> list[str]:

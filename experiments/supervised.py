@@ -6,7 +6,6 @@ Imported once a command's flags are known to be good: it imports JAX.
 import argparse
 import csv
 import dataclasses
-import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -373,5 +372,4 @@ def record(path: Path, results: Mapping[str, dict[str, Any]]) -> None:
         name: {"result": result, "config": read_json(Path(result["files"]) / CONFIG)}
         for name, result in results.items()
     }
-    command = shlex.join(["python", *sys.orig_argv[1:]])
-    write_json(path, {"command": command, "runs": runs})
+    write_json(path, {"command": cli.command(), "runs": runs})
