@@ -3,103 +3,190 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import numpy as np
 
 from benchmarks.timing import peak_memory
-from crysgnn_jax.data.batches import Batcher, Sizes, choose_budget, pack, stack
-from crysgnn_jax.data.store import open_store
-from crysgnn_jax.models.cgcnn import CGCNN
-from crysgnn_jax.models.pairs import TILE, count_blocks
+from crysgnn_jax.data.batches import Batcher, Budget, Sizes, choose_budget, pack, stack
+from crysgnn_jax.data.store import GraphStore, open_store
+from crysgnn_jax.models.pairs import count_blocks
+from crysgnn_jax.models.protocol import Student
+from crysgnn_jax.models.registry import build, find_student
 from crysgnn_jax.models.teacher import Teacher
 from crysgnn_jax.objectives.distillation import distil
 from crysgnn_jax.objectives.pretraining import pretraining_loss
 from crysgnn_jax.objectives.property import Standardiser, property_loss
-from crysgnn_jax.objectives.reduction import Loss
 from crysgnn_jax.training.devices import AXIS, Devices
-from crysgnn_jax.training.state import TrainState, create_optimiser, create_state, make_train_step
+from crysgnn_jax.training.inference import layout
+from crysgnn_jax.training.state import create_optimiser, create_state, make_train_step
+from crysgnn_jax.training.trained import TrainedModel
 
+DISTILLED = "cgcnn"
+"""The student of the job ``distilled``."""
+
+EMBEDDING_BATCH = 128
 LEARNING_RATE = 1e-3
+TOTAL_STEPS = 10_000
+
+
+class Work(NamedTuple):
+    """What a job computes.
+
+    Attributes:
+      step: pure function (state, batch) → (state, outputs), to be compiled; it may take over the
+        memory of the state.
+      state: before the first step.
+      batcher: makes the batches.
+      sizes: ``[len(store), r]``, the table of `batches.Sizes`.
+      student: initial parameters, nested mappings; None where the job has no student.
+      teacher: likewise.
+    """
+
+    step: Callable
+    state: Any
+    batcher: Batcher
+    sizes: np.ndarray
+    student: Any = None
+    teacher: Any = None
+
+
+def work(
+    job: str,
+    store: GraphStore,
+    rows: np.ndarray,
+    targets: np.ndarray,
+    batch_size: int | None,
+    devices: Devices,
+) -> Work:
+    """Set up a job as the commands do.
+
+    Args:
+      job: ``pretrain``; ``embed``; ``distilled``; or a student's name.
+      store: graphs of the kind that the job takes.
+      rows: of the store, the crystals to use.
+      targets: ``[len(store)]``, standardised.
+      batch_size: crystals of an average batch; None for the student's own.
+      devices: where to run.
+    """
+    if job == "pretrain":
+        return _pretraining(store, rows, batch_size)
+    if job == "embed":
+        return _embedding(store, rows, batch_size)
+    student = find_student(DISTILLED if job == "distilled" else job)
+    module = build(student.module, {}, cutoff=store.settings.cutoff, axis_name=AXIS)
+    plan = layout(student, module, store, rows, batch_size or student.batch_size)
+    loss = property_loss(Standardiser(0.0, 1.0), kind=student.loss, axis_name=AXIS)
+    node_columns, teacher = {}, None
+    if job == "distilled":
+        loss = distil(loss, 0.5, axis_name=AXIS)
+        frozen = _teacher(store)
+        teacher = frozen.variables["params"]
+        node_columns["teacher_embeddings"] = frozen.embeddings(store, devices, EMBEDDING_BATCH)
+    batcher = Batcher(
+        store,
+        plan.budget,
+        label=targets,
+        node_columns=node_columns,
+        edge_columns=student.edge_columns,
+    )
+    optimiser = create_optimiser(LEARNING_RATE, TOTAL_STEPS, weight_decay=student.weight_decay)
+    state = create_state(plan.module, optimiser, jax.random.key(0), batcher(rows[:1]))
+    step = make_train_step(plan.module, loss, optimiser, axis_name=AXIS)
+    return Work(step, state, batcher, plan.sizes, state.params, teacher)
+
+
+def _pretraining(store: GraphStore, rows: np.ndarray, batch_size: int) -> Work:
+    blocks = count_blocks(store.n_nodes.astype(np.int64))
+    sizes = Sizes(store.n_nodes, store.n_edges, {"blocks": blocks})
+    used = Sizes(store.n_nodes[rows], store.n_edges[rows], {"blocks": blocks[rows]})
+    batcher = Batcher(store, choose_budget(used, batch_size))
+    call = {"n_block": batcher.budget.extra["blocks"]}
+    module = Teacher(cutoff=store.settings.cutoff, axis_name=AXIS)
+    optimiser = create_optimiser(LEARNING_RATE, TOTAL_STEPS)
+    state = create_state(module, optimiser, jax.random.key(0), batcher(rows[:1]), **call)
+    loss = pretraining_loss(axis_name=AXIS)
+    step = make_train_step(module, loss, optimiser, axis_name=AXIS, **call)
+    return Work(step, state, batcher, sizes.table, teacher=state.params)
+
+
+def _embedding(store: GraphStore, rows: np.ndarray, batch_size: int) -> Work:
+    teacher = _teacher(store)
+    plan = layout(teacher.student, teacher.module, store, rows, batch_size)
+    step = lambda variables, graph: (variables, teacher.embed(variables, graph))
+    variables, batcher = teacher.variables, Batcher(store, plan.budget)
+    return Work(step, variables, batcher, plan.sizes, teacher=variables["params"])
+
+
+def _teacher(store: GraphStore) -> TrainedModel:
+    """A teacher with initial weights, which cost the same time as trained ones."""
+    module = Teacher(cutoff=store.settings.cutoff)
+    one_crystal = Budget(int(store.n_nodes[0]) + 1, int(store.n_edges[0]), 2)
+    example = Batcher(store, one_crystal)(np.arange(1))
+    optimiser = create_optimiser(LEARNING_RATE, TOTAL_STEPS)
+    # Parameters do not depend on the number of blocks.
+    state = create_state(module, optimiser, jax.random.key(0), example, n_block=1)
+    return TrainedModel(
+        network="crysgnn",
+        module=module,
+        student=Student(Teacher),
+        variables=jax.tree.map(np.asarray, state.variables),
+        featuriser=store.settings,
+        fingerprint="initial",
+        path=Path("the benchmark"),
+    )
 
 
 class ProjectSide:
     """Batches in memory and a compiled step.
 
     Args:
-      job: ``pretrain``, ``cgcnn``, ``distilled`` or ``embed``.
+      job: as of `work`.
       path: of a graph store.
       rows: of the store, the crystals to use.
       targets: ``[len(store)]``, standardised.
-      batch_size: crystals of an average batch.
+      batch_size: crystals of an average batch; None for the student's own.
     """
 
     def __init__(
-        self, job: str, path: Path, rows: np.ndarray, targets: np.ndarray, batch_size: int
+        self, job: str, path: Path, rows: np.ndarray, targets: np.ndarray, batch_size: int | None
     ):
-        self._store = store = open_store(path)
-        extra = {}
-        if job == "pretrain":
-            extra["blocks"] = count_blocks(store.n_nodes)
-        sizes = Sizes(store.n_nodes, store.n_edges, extra)
-        extra_used = {name: values[rows] for name, values in extra.items()}
-        used = Sizes(store.n_nodes[rows], store.n_edges[rows], extra_used)
-        self._budget = choose_budget(used, batch_size)
-        plan = pack(sizes.table, self._budget.limits, np.random.default_rng(0).permutation(rows))
-        # The last batch is not full.
-        self._plan = plan[:-1] or plan
-
-        self._devices = Devices(1)
-        batcher = Batcher(store, self._budget, label=targets)
-        self._example = batcher(self._plan[0])
-        student, teacher = CGCNN(axis_name=AXIS), Teacher(axis_name=AXIS)
-        self._student = self._state(student)
-        # Parameters do not depend on the number of blocks.
-        self._teacher = self._state(teacher, n_block=1)
-        embed = self._embedding(teacher)
-        if job == "distilled":
-            columns = {"teacher_embeddings": self._embed_store(embed, batcher)}
-            batcher = Batcher(store, self._budget, label=targets, node_columns=columns)
-        self._graphs = [self._devices.put(stack([batcher(rows)])) for rows in self._plan]
-
-        loss = property_loss(Standardiser(0.0, 1.0), axis_name=AXIS)
-        if job == "pretrain":
-            n_block = self._budget.extra["blocks"]
-            loss = pretraining_loss(axis_name=AXIS)
-            self._step = self._training(teacher, self._teacher, loss, n_block=n_block)
-        elif job == "cgcnn":
-            self._step = self._training(student, self._student, loss)
-        elif job == "distilled":
-            self._step = self._training(student, self._student, distil(loss, 0.5, axis_name=AXIS))
-        else:
-            self._step = embed
+        devices = Devices(1)
+        self._work = found = work(job, open_store(path), rows, targets, batch_size, devices)
+        order = np.random.default_rng(0).permutation(rows)
+        plan = pack(found.sizes, found.batcher.budget.limits, order)
+        self._plan = plan[:-1] or plan  # the last batch is not full
+        self._parameters = jax.tree.map(np.asarray, (found.student, found.teacher))
+        self._graphs = [devices.put(stack([found.batcher(rows)])) for rows in self._plan]
+        self._step = devices.compile(found.step, donate=(0,))
+        self._state = devices.replicate(found.state)
 
     def plan(self) -> list[np.ndarray]:
         """Rows of the store in each batch."""
         return self._plan
 
     def parameters(self) -> tuple[Any, Any]:
-        """Initial parameters of student and teacher, as nested dictionaries of NumPy arrays."""
-        return jax.tree.map(np.asarray, (self._student.params, self._teacher.params))
+        """Initial parameters of student and teacher, as nested dictionaries of NumPy arrays; None
+        for the one that the job does not have."""
+        return self._parameters
 
     def check(self) -> dict[str, float]:
         """What the step computes of the first batch."""
-        outputs = self._devices.first(self._step(self._graphs[0]))
+        outputs = Devices.first(self._take(0))
         if isinstance(outputs, dict):
             return {name: float(outputs[name]) for name in ("loss", "gradient_norm")}
-        n_atoms = int(self._store.n_nodes[self._plan[0]].sum())
+        n_atoms = len(self._work.batcher.atoms(self._plan[0]))
         return {"embedding_norm": float(np.linalg.norm(outputs[:n_atoms].mean(axis=0)))}
 
     def repeat(self, batches: Sequence[int]) -> float:
         """Seconds for a step on each of these batches, after one more that is not counted: the
         other sides have had the caches and the memory meanwhile."""
-        jax.block_until_ready(self._step(self._graphs[batches[0]]))
+        jax.block_until_ready(self._take(batches[0]))
         start = time.perf_counter()
         for batch in batches:
-            outputs = self._step(self._graphs[batch])
-        jax.block_until_ready(outputs)
+            outputs = self._take(batch)
+        jax.block_until_ready((self._state, outputs))
         return time.perf_counter() - start
 
     def memory(self) -> float | None:
@@ -108,51 +195,16 @@ class ProjectSide:
 
     def filled(self) -> dict[str, float]:
         """Fraction of a batch's static shape that is not padding, on average."""
-        store, budget = self._store, self._budget
-        sizes = {"nodes": store.n_nodes, "edges": store.n_edges}
-        shape = {"nodes": budget.nodes, "edges": budget.edges}
-        if "blocks" in budget.extra:
-            sizes["pairs"] = store.n_nodes**2
-            shape["pairs"] = budget.extra["blocks"] * TILE**2
-        mean = lambda values: np.mean([values[rows].sum() for rows in self._plan])
-        return {name: round(float(mean(sizes[name]) / shape[name]), 3) for name in sizes}
+        budget = self._work.batcher.budget
+        shape = {
+            "nodes": budget.nodes,
+            "edges": budget.edges,
+            "graphs": budget.graphs,
+            **budget.extra,
+        }
+        used = np.mean([self._work.sizes[rows].sum(axis=0) for rows in self._plan], axis=0)
+        return {name: round(float(n) / size, 3) for (name, size), n in zip(shape.items(), used)}
 
-    def _state(self, module: nn.Module, **call: Any) -> TrainState:
-        optimiser = create_optimiser(LEARNING_RATE, total_steps=10_000)
-        return create_state(module, optimiser, jax.random.key(0), self._example, **call)
-
-    def _training(
-        self, module: nn.Module, initial: TrainState, loss: Loss, **call: Any
-    ) -> Callable:
-        optimiser = create_optimiser(LEARNING_RATE, total_steps=10_000)
-        step = self._devices.compile(
-            make_train_step(module, loss, optimiser, axis_name=AXIS, **call), donate=(0,)
-        )
-        state = self._devices.replicate(initial)
-
-        def run(graph):
-            nonlocal state
-            state, metrics = step(state, graph)
-            return metrics
-
-        return run
-
-    def _embedding(self, teacher: Teacher) -> Callable:
-        embed = self._devices.compile(
-            lambda variables, graph: teacher.apply(variables, graph, method=Teacher.embed)
-        )
-        variables = self._devices.replicate(self._teacher.variables)
-        return lambda graph: embed(variables, graph)
-
-    def _embed_store(self, embed: Callable, batcher: Batcher) -> np.ndarray:
-        """``[all atoms of the store, 64]``; zero for crystals of no batch."""
-        store = self._store
-        vectors = np.zeros((int(store.node_offsets[-1]), 64), np.float32)
-        for rows in self._plan:
-            values = self._devices.first(embed(self._devices.put(stack([batcher(rows)]))))
-            start = 0
-            for row, n in zip(rows, store.n_nodes[rows]):
-                first = store.node_offsets[row]
-                vectors[first : first + n] = values[start : start + n]
-                start += n
-        return vectors
+    def _take(self, batch: int) -> Any:
+        self._state, outputs = self._step(self._state, self._graphs[batch])
+        return outputs

@@ -1,8 +1,9 @@
 """The training steps of the published codes in plain PyTorch, to be timed against this project's.
 
-Written from the formulas (Xie and Grossman 2018; Das et al., AAAI 2023) in the manner of the
-published codes: neighbours in a table ``[N, 12]``, one linear layer on the concatenation
-v_i ⊕ v_k ⊕ u_ik, `BatchNorm1d`, Adam, and the teacher's pair head on all ordered pairs at once.
+Written from the formulas (Xie and Grossman 2018; Das et al. 2022; Das et al., AAAI 2023) in the
+manner of the published codes: neighbours in a table ``[N, 12]``, one linear layer on the
+concatenation v_i ⊕ v_k ⊕ u_ik, `BatchNorm1d`, Adam, and the teacher's pair head on all ordered
+pairs at once.
 """
 
 import math
@@ -23,6 +24,7 @@ N_GAUSSIANS = 41
 N_CONNECTION_CLASSES = 6
 CONNECTION_CLASS_WEIGHTS = torch.tensor([0.1, 1.0, 1.0, 1.0, 1.0, 1.0])
 TEMPERATURE = 0.07
+SELECTOR_L1 = 0.01
 LEARNING_RATE = 1e-3
 
 
@@ -54,7 +56,7 @@ class TableBatch(NamedTuple):
     targets: torch.Tensor
 
 
-def table_batch(store: GraphStore, rows: Sequence[int], targets: np.ndarray) -> TableBatch:
+def make_batch(store: GraphStore, rows: Sequence[int], targets: np.ndarray) -> TableBatch:
     """The crystals ``rows`` of a store, with ``targets`` ``[len(store)]``.
 
     Raises:
@@ -78,13 +80,11 @@ def table_batch(store: GraphStore, rows: Sequence[int], targets: np.ndarray) -> 
         connections.append(np.minimum(counts, N_CONNECTION_CLASSES - 1).ravel())
         pairs.append(start + np.indices((n, n)).reshape(2, -1))
         start += n
-    centres = np.linspace(0.0, 8.0, N_GAUSSIANS)
-    offsets = np.concatenate(distances)[:, :, None].astype(np.float64) - centres
     space_groups = np.asarray(store.space_group[rows], np.int64)
     first, second = np.concatenate(pairs, axis=1)
     return TableBatch(
         atom_features=torch.from_numpy(element_features()[np.concatenate(species)]),
-        edge_features=torch.from_numpy(np.exp(-((offsets / 0.2) ** 2)).astype(np.float32)),
+        edge_features=gaussians(np.concatenate(distances)),
         neighbours=torch.from_numpy(np.concatenate(neighbours)),
         n_atoms=store.n_nodes[rows].tolist(),
         first=torch.from_numpy(first),
@@ -94,6 +94,12 @@ def table_batch(store: GraphStore, rows: Sequence[int], targets: np.ndarray) -> 
         crystal_systems=torch.from_numpy(crystal_system(space_groups)),
         targets=torch.from_numpy(targets[rows].astype(np.float32)),
     )
+
+
+def gaussians(distances: np.ndarray) -> torch.Tensor:
+    """``[…]`` Å → ``[…, 41]``: exp(−((d − μ)/0.2)²), μ = 0, 0.2 … 8 (Xie and Grossman 2018)."""
+    offsets = distances[..., None].astype(np.float64) - np.linspace(0.0, 8.0, N_GAUSSIANS)
+    return torch.from_numpy(np.exp(-((offsets / 0.2) ** 2)).astype(np.float32))
 
 
 def crystal_means(atoms: torch.Tensor, n_atoms: Sequence[int]) -> torch.Tensor:
@@ -129,26 +135,34 @@ class Encoder(nn.Module):
         self.embedding = nn.Linear(N_FEATURES, WIDTH, bias=bias)
         self.convolutions = nn.ModuleList(Convolution() for _ in range(n_convolutions))
 
-    def forward(self, batch: TableBatch) -> torch.Tensor:
-        """Atom vectors, ``[N, 64]``."""
-        atoms = self.embedding(batch.atom_features)
+    def forward(
+        self, batch: TableBatch, selector: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Atom vectors, ``[N, 64]``; the element features are weighted by ``selector``, ``[92]``."""
+        features = batch.atom_features
+        atoms = self.embedding(features if selector is None else features * selector)
         for convolution in self.convolutions:
             atoms = convolution(atoms, batch)
         return atoms
 
 
 class CGCNN(nn.Module):
-    """Three convolutions, mean pool, one hidden layer."""
+    """Three convolutions, mean pool, one hidden layer.
 
-    def __init__(self):
+    Attributes:
+      selector: ``[92]``, weights of the element features, which make it CrysXPP; None without.
+    """
+
+    def __init__(self, with_selector: bool = False):
         super().__init__()
+        self.selector = nn.Parameter(torch.ones(N_FEATURES)) if with_selector else None
         self.encoder = Encoder(3, bias=True)
         self.hidden = nn.Linear(WIDTH, 128)
         self.output = nn.Linear(128, 1)
 
     def forward(self, batch: TableBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Predictions ``[B]`` and atom vectors ``[N, 64]``."""
-        atoms = self.encoder(batch)
+        atoms = self.encoder(batch, self.selector)
         crystals = F.softplus(crystal_means(atoms, batch.n_atoms))
         return self.output(F.softplus(self.hidden(crystals)))[:, 0], atoms
 
@@ -222,8 +236,11 @@ def contrastive_loss(vectors: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
 
 
 def property_loss(student: CGCNN, batch: TableBatch) -> torch.Tensor:
-    """Mean squared error on standardised targets."""
-    return F.mse_loss(student(batch)[0], batch.targets)
+    """Mean squared error on standardised targets, and the L1 penalty of the selector."""
+    loss = F.mse_loss(student(batch)[0], batch.targets)
+    if student.selector is not None:
+        loss = loss + SELECTOR_L1 * student.selector.abs().mean()
+    return loss
 
 
 def distillation_loss(
@@ -242,24 +259,34 @@ class Training:
     Args:
       model: what is trained.
       loss: ``(model, batch) → loss``.
+      weight_decay: decoupled.
     """
 
-    def __init__(self, model: nn.Module, loss: Callable[[nn.Module, TableBatch], torch.Tensor]):
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[nn.Module, Any], torch.Tensor],
+        weight_decay: float = 0.0,
+    ):
         self._model = model
         self._loss = loss
-        self._optimiser = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+        self._optimiser = torch.optim.AdamW(
+            model.parameters(), lr=LEARNING_RATE, weight_decay=weight_decay
+        )
 
-    def step(self, batch: TableBatch) -> None:
+    def step(self, batch: Any) -> None:
         self._optimiser.zero_grad()
         self._loss(self._model, batch).backward()
         self._optimiser.step()
 
-    def check(self, batch: TableBatch) -> dict[str, float]:
+    def check(self, batch: Any) -> dict[str, float]:
         """Loss and norm of the gradient, to be compared with this project's."""
         self._optimiser.zero_grad()
         loss = self._loss(self._model, batch)
         loss.backward()
-        norms = [parameter.grad.norm() for parameter in self._model.parameters()]
+        # The loss does not depend on all that ALIGNN has.
+        gradients = [parameter.grad for parameter in self._model.parameters()]
+        norms = [gradient.norm() for gradient in gradients if gradient is not None]
         return {"loss": loss.item(), "gradient_norm": torch.stack(norms).norm().item()}
 
 
@@ -321,6 +348,9 @@ PEERS: dict[str, dict[str, Callable[[Parameters, Parameters], Training | Embeddi
     "cgcnn": {
         "as released": lambda student, teacher: Training(cgcnn_from(student), property_loss),
     },
+    "crysxpp": {
+        "as released": lambda student, teacher: Training(cgcnn_from(student), property_loss),
+    },
     "distilled": {
         "as released": lambda student, teacher: ReleasedDistillation(
             cgcnn_from(student), teacher_from(teacher)
@@ -337,11 +367,13 @@ PEERS: dict[str, dict[str, Callable[[Parameters, Parameters], Training | Embeddi
 
 
 def cgcnn_from(parameters: Parameters) -> CGCNN:
-    """CGCNN with the parameters of this project's."""
-    model = CGCNN()
+    """CGCNN, or CrysXPP, with the parameters of this project's."""
+    model = CGCNN(with_selector="selector" in parameters)
+    if model.selector is not None:
+        copy(model.selector, parameters["selector"])
     _copy_encoder(model.encoder, parameters["encoder"])
-    _copy_linear(model.hidden, parameters["hidden_0"])
-    _copy_linear(model.output, parameters["output"])
+    copy_linear(model.hidden, parameters["hidden_0"])
+    copy_linear(model.output, parameters["output"])
     return model
 
 
@@ -350,35 +382,46 @@ def teacher_from(parameters: Parameters, materialise_pairs: bool = True) -> Teac
     model = Teacher(materialise_pairs)
     _copy_encoder(model.encoder, parameters["encoder"])
     head = parameters["connection"]
-    _copy(model.bilinear.weight, head["bilinear"])
-    _copy(model.bilinear.bias, head["bilinear_bias"])
-    _copy_linear(model.connection, head)
-    _copy_linear(model.features, parameters["features"])
-    _copy_linear(model.space_group, parameters["space_group"])
+    copy(model.bilinear.weight, head["bilinear"])
+    copy(model.bilinear.bias, head["bilinear_bias"])
+    copy_linear(model.connection, head)
+    copy_linear(model.features, parameters["features"])
+    copy_linear(model.space_group, parameters["space_group"])
     return model
 
 
 def _copy_encoder(encoder: Encoder, parameters: Parameters) -> None:
-    _copy_linear(encoder.embedding, parameters["embedding"])
+    copy_linear(encoder.embedding, parameters["embedding"])
     for layer, convolution in enumerate(encoder.convolutions):
         own = parameters[f"convolution_{layer}"]
         halves = lambda name: np.concatenate([own[f"gate_{name}"], own[f"core_{name}"]], axis=-1)
-        _copy(convolution.linear.weight, halves("kernel").T)
-        _copy(convolution.linear.bias, halves("bias"))
+        copy(convolution.linear.weight, halves("kernel").T)
+        copy(convolution.linear.bias, halves("bias"))
         for ours, theirs in (("scale", "weight"), ("bias", "bias")):
             both = [own["gate_norm"][ours], own["core_norm"][ours]]
-            _copy(getattr(convolution.edge_norm, theirs), np.concatenate(both))
-            _copy(getattr(convolution.node_norm, theirs), own["node_norm"][ours])
+            copy(getattr(convolution.edge_norm, theirs), np.concatenate(both))
+            copy(getattr(convolution.node_norm, theirs), own["node_norm"][ours])
 
 
-def _copy_linear(linear: nn.Linear, parameters: Parameters) -> None:
-    _copy(linear.weight, np.asarray(parameters["kernel"]).T)
+def copy_norm(norm: nn.BatchNorm1d, parameters: Parameters) -> None:
+    """Scale and bias of one of this project's batch norms."""
+    copy(norm.weight, parameters["scale"])
+    copy(norm.bias, parameters["bias"])
+
+
+def copy_linear(linear: nn.Module, parameters: Parameters) -> None:
+    """Kernel and bias of one of this project's linear layers; a layer without bias takes none."""
+    copy(linear.weight, np.asarray(parameters["kernel"]).T)
     if linear.bias is not None:
-        _copy(linear.bias, parameters["bias"])
+        copy(linear.bias, parameters["bias"])
 
 
 @torch.no_grad()
-def _copy(tensor: torch.Tensor, values: np.ndarray) -> None:
+def copy(tensor: torch.Tensor, values: np.ndarray) -> None:
+    """
+    Raises:
+      ValueError: the shapes differ.
+    """
     values = torch.from_numpy(np.array(values))
     if tensor.shape != values.shape:
         raise ValueError(f"parameters {list(values.shape)} do not fit {list(tensor.shape)}")

@@ -4,8 +4,10 @@ import argparse
 import contextlib
 import csv
 import dataclasses
+import hashlib
 import logging
 import os
+import platform
 import shlex
 import sys
 import time
@@ -20,7 +22,7 @@ from crysgnn_jax.data.datasets import Combined, select
 from crysgnn_jax.data.readers import open_source
 from crysgnn_jax.data.settings import FeaturiserSettings
 from crysgnn_jax.data.source import Source
-from crysgnn_jax.data.store import GraphStore, build_store
+from crysgnn_jax.data.store import GraphStore, build_store, default_cache_dir
 from crysgnn_jax.errors import UserError
 
 
@@ -34,6 +36,7 @@ class Parser(argparse.ArgumentParser):
 def run(main: Callable[[Sequence[str] | None], None]) -> None:
     """Run a command; a `UserError` becomes one line and exit code 2."""
     _use_huge_pages()
+    _keep_compiled_steps()
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax logs every save
     try:
         main(None)
@@ -57,6 +60,29 @@ def _use_huge_pages() -> None:
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _keep_compiled_steps() -> None:
+    """Let JAX keep what it compiles beside the graphs, for the next run of the same shapes.
+
+    Kept apart by machine: a program for one CPU may not run on another that shares the folder. An
+    own JAX_COMPILATION_CACHE_DIR is left alone, and an empty one switches it off.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
+            default_cache_dir() / "compiled" / _machine_fingerprint()
+        )
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+        os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2**31))
+
+
+def _machine_fingerprint() -> str:
+    """Hex digest of what the CPU can do, as far as the system tells."""
+    about = platform.machine() + platform.processor()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        about += next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return hashlib.blake2b(about.encode(), digest_size=8).hexdigest()
 
 
 def positive(kind: type) -> Callable[[str], float]:

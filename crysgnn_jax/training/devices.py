@@ -18,7 +18,11 @@ AXIS = "devices"
 
 
 class Compiled:
-    """A function compiled for several devices, which counts its compilations."""
+    """A function compiled for several devices, once.
+
+    Batches have one static shape, so that a second compilation can only be a mistake, and a slow
+    one: it is refused.
+    """
 
     def __init__(self, step: Callable, devices: list[jax.Device], donate: tuple[int, ...]):
         self.compilations = 0
@@ -26,6 +30,11 @@ class Compiled:
         def traced(*arguments):
             # Runs once for each new shape or type of the arguments, and not at other calls.
             self.compilations += 1
+            if self.compilations > 1:
+                shapes = jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", arguments)
+                raise RuntimeError(
+                    f"a step would be compiled again: its arguments are now {shapes}"
+                )
             return step(*arguments)
 
         self._call = jax.pmap(traced, axis_name=AXIS, devices=devices, donate_argnums=donate)

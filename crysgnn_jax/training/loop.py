@@ -91,19 +91,19 @@ class Trainer:
         self._progress = progress
         self._last_save = time.monotonic()
         self._clock: float | None = None
+        self._planned: tuple[int, list[list[np.ndarray]]] | None = None
 
     def plan(self, epoch: int) -> list[list[np.ndarray]]:
         """The steps of an epoch, each the rows of one batch a device; a function of the seed."""
-        order = np.random.default_rng((self._settings.seed, epoch)).permutation(self._rows)
-        batches = pack(self._sizes, self._batcher.budget.limits, order)
-        return group(batches, len(self._devices))
+        if self._planned is None or self._planned[0] != epoch:
+            order = np.random.default_rng((self._settings.seed, epoch)).permutation(self._rows)
+            batches = pack(self._sizes, self._batcher.budget.limits, order)
+            self._planned = epoch, group(batches, len(self._devices))
+        return self._planned[1]
 
     def summary(self, fit: Fit) -> dict[str, Any]:
         """What every ``result.json`` says of the training itself."""
-        position, limits = fit.position, self._batcher.budget
-        plan = self.plan(0)
-        used = sum(self._sizes[rows].sum(axis=0) for step in plan for rows in step)
-        n_batches = len(plan) * len(self._devices)
+        position = fit.position
         return {
             "epochs": position.epoch,
             "best_epoch": position.best_epoch,
@@ -114,9 +114,19 @@ class Trainer:
             ),
             "parameters": sum(x.size for x in jax.tree.leaves(fit.variables["params"])),
             "compilations": self._step.compilations,
-            "padding_nodes": round(1.0 - float(used[0]) / (n_batches * limits.nodes), 4),
-            "padding_edges": round(1.0 - float(used[1]) / (n_batches * limits.edges), 4),
+            **self._padding(self.plan(0)),
             "devices": str(self._devices),
+        }
+
+    def _padding(self, plan: Sequence[Sequence[np.ndarray]]) -> dict[str, float]:
+        """Fraction of each quantity in an epoch's batches that is padding."""
+        budget = self._batcher.budget
+        used = sum(self._sizes[rows].sum(axis=0) for step in plan for rows in step)
+        shape = {"nodes": budget.nodes, "edges": budget.edges, "graphs": budget.graphs}
+        whole = len(plan) * len(self._devices)
+        return {
+            f"padding_{name.removeprefix('n_')}": round(1.0 - float(n) / (whole * size), 4)
+            for (name, size), n in zip([*shape.items(), *budget.extra.items()], used)
         }
 
     def fit(self, state: TrainState) -> Fit:
@@ -151,7 +161,14 @@ class Trainer:
             train = {f"train_{name}": total / n for name, total in position.sums.items()}
             position.sums = {}
             self._log.write(
-                {"epoch": position.epoch, "step": position.step, **train, **metrics},
+                {
+                    "epoch": position.epoch,
+                    "step": position.step,
+                    **train,
+                    **metrics,
+                    **self._padding(self.plan(position.epoch - 1)),
+                    "compilations": self._step.compilations,
+                },
                 seconds=position.seconds,
             )
             self._progress.epoch(position, train, metrics, improved)

@@ -90,6 +90,11 @@ def test_pretraining_writes_its_files(here):
     assert result["n_train"] == 38 and result["n_validation"] == 2
     assert result["compilations"] == 1
     assert result["epochs"] == 2 and np.isfinite(result["validation_loss"])
+    epochs = [line for line in _metrics(teacher) if "validation_loss" in line]
+    for line in epochs:
+        assert line["compilations"] == 1
+        assert all(0 <= line[f"padding_{name}"] < 1 for name in ("nodes", "edges", "blocks"))
+    assert len(epochs) == 2
     config = json.loads((teacher / "config.json").read_text())
     assert config["made_with"]["model"] == {
         "width": 16,

@@ -82,3 +82,20 @@ def test_devices_agree(batcher, kind):
 def test_too_many_devices():
     with pytest.raises(UserError, match="--devices 64: this machine has 4 .*XLA_FLAGS"):
         Devices(64)
+
+
+def test_a_second_compilation_is_refused():
+    devices = Devices(1)
+    double = devices.compile(lambda x: 2 * x)
+    assert devices.first(double(devices.replicate(np.ones(3)))).tolist() == [2, 2, 2]
+    double(devices.replicate(np.zeros(3)))
+    assert double.compilations == 1
+    with pytest.raises(RuntimeError, match=r"compiled again: .*float32\[4\]"):
+        double(devices.replicate(np.ones(4, np.float32)))
+
+
+def test_each_device_by_itself():
+    singles = Devices(3).each()
+    assert [len(single) for single in singles] == [1, 1, 1]
+    used = [single.replicate(np.ones(2)).devices().pop() for single in singles]
+    assert used == jax.local_devices()[:3]
