@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import IO, Any, NoReturn
 
 import numpy as np
 from tqdm import tqdm
@@ -122,6 +122,20 @@ def fraction(text: str) -> float:
 fraction.__name__ = "number from 0 to 1"
 
 
+def positive_fraction(text: str) -> float:
+    """An argparse type: a number above 0 and up to 1."""
+    value = fraction(text)
+    if value == 0:
+        raise ValueError
+    return value
+
+
+positive_fraction.__name__ = "number above 0 and up to 1"
+
+DEFAULT_WEIGHT = 0.5
+"""Of the teacher's pull, as published."""
+
+
 def add_training_flags(
     parser: argparse.ArgumentParser,
     *,
@@ -176,12 +190,7 @@ def add_training_flags(
         metavar="X",
         help="save no more often than every X seconds; what a kill can cost (default 20)",
     )
-    group.add_argument(
-        "--devices",
-        type=positive(int),
-        metavar="N",
-        help="local devices to use, one batch each (default: all)",
-    )
+    _add_devices_flag(group)
 
 
 def add_teacher_flags(parser: argparse.ArgumentParser, *, autoencoder: bool = True) -> None:
@@ -282,6 +291,15 @@ def add_student_flags(parser: argparse.ArgumentParser, *, settings: bool = True)
     )
 
 
+def _add_devices_flag(group: Any) -> None:
+    group.add_argument(
+        "--devices",
+        type=positive(int),
+        metavar="N",
+        help="local devices to use, one batch each (default: all)",
+    )
+
+
 def add_data_flags(parser: argparse.ArgumentParser) -> None:
     """Flags that decide how crystals become graphs."""
     group = parser.add_argument_group("crystals and graphs")
@@ -362,12 +380,7 @@ def add_model_flags(parser: argparse.ArgumentParser, what: str) -> None:
         metavar="N",
         help="crystals of an average batch, a device (default 64)",
     )
-    parser.add_argument(
-        "--devices",
-        type=positive(int),
-        metavar="N",
-        help="local devices to use, one batch each (default: all)",
-    )
+    _add_devices_flag(parser)
 
 
 def model_graphs(args: argparse.Namespace, model) -> FeaturiserSettings:
@@ -382,13 +395,15 @@ def model_graphs(args: argparse.Namespace, model) -> FeaturiserSettings:
 
 
 @contextlib.contextmanager
-def output(path: Path | None) -> Iterator[TextIO]:
-    """A text file to write, there whole or not at all; standard output where none is named."""
-    if path is None:
-        yield sys.stdout
+def output(path: Path, mode: str) -> Iterator[IO]:
+    """A file to write, there whole or not at all."""
+    path = path.resolve()  # a link stays, what it leads to is written
+    if path.exists() and not path.is_file():  # a device or pipe
+        with open(path, mode) as file:
+            yield file
         return
     draft = path.with_name(path.name + ".tmp")
-    with open(draft, "w", newline="") as file:
+    with open(draft, mode, **({} if "b" in mode else {"newline": ""})) as file:
         yield file
     os.replace(draft, path)
 
@@ -512,10 +527,22 @@ def require_writable(path: Path) -> None:
     """Check that a file can be written at the end of a run, before the run."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a"):
-            pass
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}); name another file") from None
+    if path.is_dir():
+        raise UserError(f"{path} is a directory; name a file")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UserError(f"{path} cannot be written (permission denied); name another file")
+
+
+def make_folder(flag: str, path: Path) -> None:
+    """Make the folder that a flag names, before a run."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{flag} {path} cannot be written to ({error.strerror}); name another directory"
+        ) from None
 
 
 def announce(devices: object) -> None:

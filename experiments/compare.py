@@ -10,14 +10,13 @@ import os
 import queue
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 from experiments import cli
-
-DEFAULT_WEIGHT = 0.5
 
 
 def parser() -> cli.Parser:
@@ -26,9 +25,8 @@ def parser() -> cli.Parser:
     out.add_argument(
         "--students",
         type=_names,
-        default=("cgcnn", "crysxpp", "gatgnn", "alignn"),
         metavar="A,B",
-        help="columns: names as of distill --student (default cgcnn,crysxpp,gatgnn,alignn)",
+        help="columns: names as of distill --student (default: all that come with the package)",
     )
     cli.add_teacher_flags(out)
     out.add_argument(
@@ -65,10 +63,11 @@ def parser() -> cli.Parser:
     )
     out.add_argument(
         "--weight",
-        type=cli.fraction,
-        default=DEFAULT_WEIGHT,
+        type=cli.positive_fraction,
+        default=cli.DEFAULT_WEIGHT,
         metavar="X",
-        help=f"weight of the teacher's pull in the distilled cells (default {DEFAULT_WEIGHT})",
+        help="weight of the teacher's pull in the distilled cells, up to 1 (default "
+        f"{cli.DEFAULT_WEIGHT})",
     )
     cli.add_split_flag(out)
     cli.add_run_flags(out, "runs/compare-DATA")
@@ -116,12 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     devices = Devices(args.devices)
     base = args.workdir or Path("runs") / f"compare-{Path(args.data).stem}"
     jobs = list(_jobs(args, devices))
-    try:
-        base.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--workdir {base} cannot be written to ({error.strerror}); name another directory"
-        ) from None
+    cli.make_folder("--workdir", base)
+    if args.record is not None:
+        cli.make_folder("--record", args.record)
     print(f"{len(jobs)} runs on {devices}, one a device at a time: {base}", file=sys.stderr)
     outcomes, failures = _run(args, jobs, devices, base)
     if not outcomes:
@@ -130,7 +126,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table = markdown(rows, _notes(args, rows, failures))
     for folder in (base, args.record):
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
             (folder / "table.md").write_text(table)
             write_csv(rows, folder / "table.csv")
             learning_curves(rows, folder / "learning_curves.png")
@@ -163,7 +158,8 @@ class _Job:
 
 def _jobs(args: argparse.Namespace, devices: Any) -> Iterator[_Job]:
     """All cells of the table; graphs and the teacher's embeddings are made on the way."""
-    from crysgnn_jax.models.registry import find_student
+    from crysgnn_jax.errors import UserError
+    from crysgnn_jax.models.registry import STUDENTS, find_student
     from crysgnn_jax.reporting.comparison import (
         DISTILLED,
         FINE_TUNED,
@@ -174,7 +170,7 @@ def _jobs(args: argparse.Namespace, devices: Any) -> Iterator[_Job]:
     from crysgnn_jax.training.trained import TrainedModel
     from experiments import supervised
 
-    students = {name: find_student(name) for name in args.students}
+    students = {name: find_student(name) for name in args.students or STUDENTS}
     source = cli.open_data([args.data])
     properties = [
         supervised.choose_property(args.data, source, name) for name in args.properties or (None,)
@@ -185,6 +181,10 @@ def _jobs(args: argparse.Namespace, devices: Any) -> Iterator[_Job]:
         for name, student in students.items()
         if student.starts_from is not None
     }
+    if args.autoencoder is not None and not starts:
+        raise UserError(
+            f"--autoencoder: {', '.join(students)} start from random weights; leave it out"
+        )
     columns = [(name, student, {}, starts.get(name), (VANILLA, DISTILLED))
                for name, student in students.items()]  # fmt: skip
     if args.finetune:
@@ -263,6 +263,7 @@ def _run(
             free.put(device)
 
     done, failures = {}, {}
+    n_old = sum((job.path(base) / "result.json").exists() for job in jobs) * (not args.overwrite)
     started = time.monotonic()
 
     def account(job: _Job, result: Callable[[], dict[str, Any]]) -> None:
@@ -275,11 +276,19 @@ def _run(
         except UserError as error:
             failures[cell] = str(error)
             said = f"failed: {error}"
+        except Exception as error:  # such as a full GPU: the other cells may still fit
+            path = job.path(base)
+            path.mkdir(parents=True, exist_ok=True)
+            (path / "error.txt").write_text("".join(traceback.format_exception(error)))
+            first = (str(error).strip() or type(error).__name__).split("\n")[0]
+            failures[cell] = f"{first} (see {path / 'error.txt'})"
+            said = f"failed: {failures[cell]}"
         else:
             done[cell] = Outcome(found["test_mae"], found["n_train"], found["unit"])
             said = f"test MAE {found['test_mae']:.4g} {found['unit']}".rstrip()
         n = len(done) + len(failures)
-        left = (time.monotonic() - started) / n * (len(jobs) - n)
+        # Cells of an earlier session take no time, and tell nothing of the others.
+        left = (time.monotonic() - started) / max(n - n_old, 1) * (len(jobs) - n)
         print(f"{n}/{len(jobs)} {title}: {said}; {left:.0f} s left", file=sys.stderr, flush=True)
 
     if len(devices) == 1:
@@ -319,16 +328,23 @@ def _record(
 
 
 def _notes(args: argparse.Namespace, rows: Sequence[Any], failures: dict[Any, str]) -> list[str]:
+    varied = "weights, split and order"
+    if args.split not in ("random", "formula"):
+        varied = "weights and order"
     notes = [
-        f"Test MAE, mean ± standard deviation over {args.seeds} seeds (weights, split and order). "
-        "The epoch is chosen on the validation crystals, the test crystals are looked at once. "
-        "Gain: by how much distillation lowers the mean error. p: two-sided paired t-test over the "
-        "seeds.",
+        f"Test MAE, mean ± standard deviation over {args.seeds} seeds ({varied}). "
+        if args.seeds > 1
+        else "Test MAE of one seed. "
     ]
+    notes[0] += (
+        "The epoch is chosen on the validation crystals, the test crystals are looked at once. "
+        "Twins start from the same weights. Gain: by how much distillation lowers the mean error. "
+        "p: two-sided paired t-test over the seeds."
+    )
     if any(row.published for row in rows):
         notes.append(
-            "\nPublished: Das et al., AAAI 2023, vanilla → distilled, on the whole of the data "
-            "set with their split; their epoch was chosen on the test set."
+            "\nPublished: Das et al., AAAI 2023, vanilla → distilled, for all of the data set that "
+            "the column names; their epoch was chosen on the test set."
         )
     for cell, reason in failures.items():
         notes.append(f"\nFailed: {cell.student} {cell.variant}, {cell.property}, seed {cell.seed}, "

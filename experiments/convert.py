@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Imported once the flags are known to be good: JAX takes seconds to start.
     from crysgnn_jax.data.datasets import unit_of
     from crysgnn_jax.data.settings import FeaturiserSettings
+    from crysgnn_jax.errors import UserError
     from crysgnn_jax.interop.checkpoints import read_checkpoint
     from crysgnn_jax.interop.torch_names import convert
     from crysgnn_jax.models.registry import STUDENTS, TEACHERS
@@ -49,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from crysgnn_jax.training.workdir import Workdir
 
     found = convert(args.kind, read_checkpoint(args.checkpoint), source=str(args.checkpoint))
+    if args.property is not None and found.network in TEACHERS:
+        raise UserError(f"--property: {found.network} predicts none; leave it out")
     # The published codes cut between tied neighbours; ALIGNN's rule keeps them.
     own = {} if found.network in TEACHERS else STUDENTS[found.network].graphs
     featuriser = FeaturiserSettings(

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from experiments import cli
 
-DEFAULT_WEIGHT = 0.5
-
 
 def parser() -> cli.Parser:
     """The command's flags."""
@@ -32,7 +30,7 @@ def parser() -> cli.Parser:
         type=cli.fraction,
         metavar="X",
         help="weight of the teacher's pull, 0 to 1: trains one student (default: both twins, one "
-        f"with 0 and one with {DEFAULT_WEIGHT}, in DIR/vanilla and DIR/distilled)",
+        f"with 0 and one with {cli.DEFAULT_WEIGHT}, in DIR/vanilla and DIR/distilled)",
     )
     which.add_argument(
         "--vanilla",
@@ -59,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from experiments import supervised
 
     student = find_student(args.student)
-    weights = {"vanilla": 0.0, "distilled": DEFAULT_WEIGHT}
+    model = parse_settings(args.set, student)
+    weights = {"vanilla": 0.0, "distilled": cli.DEFAULT_WEIGHT}
     if args.vanilla or args.weight == 0.0:
         weights = {"vanilla": 0.0}
     elif args.weight is not None:
@@ -94,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             title=f"{name} {variant}",
             network=args.student,
             student=student,
-            model=parse_settings(args.set),
+            model=model,
             settings=supervised.settings_of(
                 args, args.student, student, property, weight, args.seed
             ),

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = TrainedModel.load(args.model, "--model")
     store = cli.graphs(args, cli.open_data(args.sources), cli.model_graphs(args, model))
     embeddings = model.embeddings(store, Devices(args.devices), args.batch_size)
-    with open(args.output, "wb") as file:
+    with cli.output(args.output, "wb") as file:
         np.savez_compressed(
             file,
             ids=store.ids,

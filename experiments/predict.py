@@ -4,6 +4,7 @@ python -m experiments.predict --model runs/my_run my_cifs/ --output predictions.
 python -m experiments.predict --model runs/my_run a.cif b.cif POSCAR
 """
 
+import contextlib
 import csv
 import sys
 from collections.abc import Sequence
@@ -39,8 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     source = cli.open_data(args.sources)
     store = cli.graphs(args, source, cli.model_graphs(args, model))
     predictions = model.predict(store, Devices(args.devices), args.batch_size)
-    print(f"{model.property} ({model.unit or '1'}) by {args.model}", file=sys.stderr)
-    with cli.output(args.output) as file:
+    unit = f" ({model.unit})" if model.unit else ""
+    print(f"{model.property}{unit} by {args.model}", file=sys.stderr)
+    target = contextlib.nullcontext(sys.stdout)
+    with target if args.output is None else cli.output(args.output, "w") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["id", "prediction", "unit"])
         for id, prediction in zip(store.ids.tolist(), predictions):

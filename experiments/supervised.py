@@ -6,11 +6,14 @@ Imported once a command's flags are known to be good: it imports JAX.
 import argparse
 import csv
 import dataclasses
+import hashlib
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import numpy as np
 
 from crysgnn_jax.data.datasets import NAMED, PROPERTY_UNITS, unit_of
@@ -20,7 +23,7 @@ from crysgnn_jax.data.splits import Split, make_split
 from crysgnn_jax.data.store import GraphStore
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.models.protocol import Student
-from crysgnn_jax.models.registry import STUDENTS, build
+from crysgnn_jax.models.registry import STUDENTS, build, plain_settings, require_protocol
 from crysgnn_jax.reporting.figures import loss_curves, parity, ranking
 from crysgnn_jax.reporting.tables import text_table
 from crysgnn_jax.training.checkpoints import restore_best
@@ -82,12 +85,13 @@ class Run:
     teacher_embeddings: np.ndarray | None = None
     start: Start | None = None
 
-    def made_with(self) -> dict[str, Any]:
+    def made_with(self, module: nn.Module) -> dict[str, Any]:
         """What determines the outcome, for ``config.json``."""
         return {
             "command": self.command,
             "network": self.network,
-            "model": dict(self.model),
+            "model": {**plain_settings(module), **self.model},
+            "code": code_of(self.student.module) if self.network not in STUDENTS else None,
             "data": self.data,
             "limit": self.limit,
             "graphs": self.store.fingerprint,
@@ -113,7 +117,8 @@ class Run:
         module = build(
             self.student.module, self.model, cutoff=self.store.settings.cutoff, axis_name=AXIS
         )
-        with Workdir(path, self.made_with(), overwrite=overwrite) as workdir:
+        require_protocol(module, self.network)
+        with Workdir(path, self.made_with(module), overwrite=overwrite) as workdir:
             result = workdir.result
             if result is not None:
                 if not quiet:
@@ -141,6 +146,15 @@ class Run:
                 explain(path, self.student)
             workdir.finish(result)
         return {**result, "files": str(path)}
+
+
+def code_of(module: type) -> str:
+    """Hex digest of the file that a user's own module is written in."""
+    try:
+        text = inspect.getsource(inspect.getmodule(module))
+    except (OSError, TypeError):  # not written in a file
+        text = repr(module)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def settings_of(
@@ -232,10 +246,7 @@ def autoencoder_start(path: Path | None, student: Student, name: str) -> Start |
             f"--autoencoder {source.path} holds {source.network}; {name} starts from "
             f"{student.starts_from}"
         )
-    convolutions = [
-        layer for layer in source.variables["params"]["encoder"] if layer.startswith("convolution_")
-    ]
-    return Start(take_over(source, convolutions), source.fingerprint)
+    return Start(take_over(source, "convolution_"), source.fingerprint)
 
 
 def choose_property(data: str, source: Source, choice: str | None) -> str:
@@ -275,8 +286,15 @@ def student_graphs(
 
 
 def labelled_split(store: GraphStore, property: str, rule: str, seed: int) -> Split:
-    """The crystals with the label, divided by the rule."""
-    return make_split(store, np.flatnonzero(np.isfinite(store.labels(property))), rule, seed)
+    """The crystals with the label, divided by the rule.
+
+    Raises:
+      UserError: no crystal has the label, or as in `make_split`.
+    """
+    rows = np.flatnonzero(np.isfinite(store.labels(property)))
+    if not len(rows):
+        raise UserError(f"--property {property}: no crystal of {store.source_name} has a value")
+    return make_split(store, rows, rule, seed)
 
 
 def embeddings_for(

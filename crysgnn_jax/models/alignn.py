@@ -187,7 +187,6 @@ def extra_sizes(store: GraphStore) -> dict[str, np.ndarray]:
 
 STUDENT = Student(
     ALIGNN,
-    summary="bonds and the angles between them (Choudhary and DeCost 2021)",
     loss="mse",
     learning_rate=0.001,
     batch_size=16,
@@ -195,4 +194,5 @@ STUDENT = Student(
     graphs={"rule": "bonds"},
     edge_columns=("distances", "vectors"),
     extra_sizes=extra_sizes,
+    not_settings=("n_triplet",),
 )

@@ -64,6 +64,4 @@ class CGCNN(nn.Module):
         return Prediction(outputs[:, 0], atoms)
 
 
-STUDENT = Student(
-    CGCNN, summary="gated convolutions over the 12 nearest neighbours (Xie and Grossman 2018)"
-)
+STUDENT = Student(CGCNN, not_settings=("classification", "freeze_encoder"))

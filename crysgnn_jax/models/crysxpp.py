@@ -75,7 +75,6 @@ def element_property_weights(selector: np.ndarray) -> list[tuple[str, float]]:
 
 STUDENT = Student(
     CrysXPP,
-    summary="CGCNN with weighted element features, which explain it (Das et al. 2022)",
     starts_from="crysae",
     explanation=lambda params: element_property_weights(params["selector"]),
 )

@@ -199,7 +199,6 @@ class GATGNN(nn.Module):
 
 STUDENT = Student(
     GATGNN,
-    summary="attention over bonds and atoms (Louis et al. 2020)",
     loss="smooth_l1",
     learning_rate=0.005,
     weight_decay=0.1,

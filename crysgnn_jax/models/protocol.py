@@ -8,6 +8,9 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from crysgnn_jax.data.settings import FeaturiserSettings
+from crysgnn_jax.errors import UserError
+
 
 class Prediction(NamedTuple):
     """Output of a student.
@@ -31,7 +34,6 @@ class Student:
       module: Flax module class. Called as ``module(graph, train)``, it returns a `Prediction`.
         Of its attributes, ``cutoff`` (Å, of the graphs) and ``axis_name`` (of the devices, for
         batch norms) are set where it has them.
-      summary: one line for ``--help`` and the documentation.
       loss: name in `objectives.property.LOSSES`.
       learning_rate: the highest of the schedule.
       batch_size: crystals of an average batch, a device.
@@ -41,14 +43,17 @@ class Student:
       extra_sizes: store → quantities besides atoms and edges that the module lays out in static
         shapes, as name → ``[n]`` integers, one a crystal. The budget of a batch becomes the
         module's attribute of that name.
+      not_settings: attributes of the module that ``--set`` may not change.
       starts_from: name of the network, trained without labels, whose convolutions it starts from;
         None for one that starts from random weights.
       explanation: parameters → what the predictions rest on, as (name, weight) in descending
         order; None for a student that does not say.
+
+    Raises:
+      UserError: a loss, column or field of the settings that there is not.
     """
 
     module: type[nn.Module]
-    summary: str = ""
     loss: str = "mse"
     learning_rate: float = 0.005
     batch_size: int = 64
@@ -56,5 +61,23 @@ class Student:
     graphs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     edge_columns: tuple[str, ...] = ("distances",)
     extra_sizes: Callable[[Any], Mapping[str, np.ndarray]] | None = None
+    not_settings: tuple[str, ...] = ()
     starts_from: str | None = None
     explanation: Callable[[Mapping[str, Any]], Sequence[tuple[str, float]]] | None = None
+
+    def __post_init__(self):
+        for field, known in (("loss", _LOSSES), ("edge_columns", _EDGE_COLUMNS)):
+            values = getattr(self, field)
+            for value in (values,) if isinstance(values, str) else values:
+                if value not in known:
+                    raise UserError(f"Student({field}={value!r}): there is {', '.join(known)}")
+        fields = [field.name for field in dataclasses.fields(FeaturiserSettings)]
+        for name in self.graphs:
+            if name not in fields:
+                raise UserError(f"Student(graphs={name!r}): there is {', '.join(fields)}")
+
+
+_LOSSES = ("mse", "smooth_l1", "l1")
+"""As of `objectives.property.LOSSES`, which comes after the models."""
+
+_EDGE_COLUMNS = ("distances", "vectors")

@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jraph
+import numpy as np
 
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.models import alignn, cgcnn, crysxpp, gatgnn
@@ -33,119 +34,174 @@ _NOT_SETTINGS = ("cutoff", "axis_name", "parent", "name")
 
 
 def find_student(name: str) -> Student:
-    """The student of a name, or a user's own from ``package.module:ClassName``.
+    """The student of a name, or a user's own from ``package.module:NAME``.
 
-    A class may carry a `Student` of its defaults as its attribute ``student``; otherwise those of
-    `Student` hold.
+    NAME is a class of Flax modules, which then has the defaults of `Student`, or a `Student`.
 
     Raises:
-      UserError: there is no student of that name, or no such class, or it is no Flax module.
+      UserError: there is no student of that name, or what the path leads to is none.
     """
     if name in STUDENTS:
         return STUDENTS[name]
-    if ":" not in name:
+    module_name, colon, member = name.partition(":")
+    if not (module_name and colon and member):
         raise UserError(
             f"--student {name}: there is {', '.join(STUDENTS)}, or a Flax module of your own as "
             "package.module:ClassName"
         )
-    module_name, _, class_name = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except ImportError as error:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever a stranger's file does wrong
         raise UserError(
-            f"--student {name}: {module_name} cannot be imported ({error}); run the command where "
-            "Python finds it, or set PYTHONPATH"
+            f"--student {name}: {module_name} cannot be imported ({_one_line(error)}); run the "
+            "command where Python finds it, or set PYTHONPATH"
         ) from error
-    except AttributeError:
-        raise UserError(f"--student {name}: {module_name} has no {class_name}") from None
+    if not hasattr(module, member):
+        raise UserError(f"--student {name}: {module_name} has no {member}")
+    found = getattr(module, member)
     if isinstance(found, Student):
         return found
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise UserError(f"--student {name}: {class_name} is not a class of flax.linen.Module")
+        raise UserError(f"--student {name}: {member} is not a class of flax.linen.Module")
     return Student(found)
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def parse_settings(pairs: Sequence[str], student: Student) -> dict[str, Any]:
+    """``["width=32", "attention=composition"]`` → values by name: Python literals, else text.
+
+    Raises:
+      UserError: one is not of the form NAME=VALUE, names no setting of the student's module, or
+        is of another type than its default.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(student.module)}
+    allowed = sorted(defaults.keys() - {*_NOT_SETTINGS, *student.not_settings})
+    settings = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not (name and equals):
+            raise UserError(f"--set {pair}: write NAME=VALUE, such as width=32")
+        if name not in allowed:
+            raise UserError(
+                f"--set {pair}: {student.module.__name__} has the settings "
+                f"{', '.join(allowed) or 'none'}"
+            )
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        kind = type(defaults[name])
+        if kind is float and type(value) is int:
+            value = float(value)
+        is_number = kind in (int, float)
+        if kind in (bool, int, float, str) and (type(value) is not kind or is_number and value < 0):
+            least = " of at least 0" if is_number else ""
+            raise UserError(f"--set {pair}: {name} is of type {kind.__name__}{least}")
+        settings[name] = value
+    return settings
 
 
 def build(module: type[nn.Module], settings: Mapping[str, Any], **given: Any) -> nn.Module:
     """A module with its settings, and with those of ``given`` that it has attributes for.
 
     Raises:
-      UserError: a setting is not an attribute of the module; lists those it has.
+      UserError: the module cannot be made of them.
     """
     known = {field.name for field in dataclasses.fields(module)}
-    for name in settings:
-        if name not in known:
-            listed = ", ".join(sorted(known - set(_NOT_SETTINGS))) or "none"
-            raise UserError(f"--set {name}: {module.__name__} has the settings {listed}")
-    return module(**{**{k: v for k, v in given.items() if k in known}, **settings})
+    try:
+        return module(**{**{k: v for k, v in given.items() if k in known}, **settings})
+    except Exception as error:  # whatever a stranger's module does wrong
+        raise UserError(f"{module.__name__} cannot be made ({_one_line(error)})") from error
 
 
-def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
-    """``["width=32", "attention=composition"]`` → values by name: Python literals, else text.
-
-    Raises:
-      UserError: one is not of the form NAME=VALUE, or names what the run decides.
-    """
-    settings = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not (name and equals):
-            raise UserError(f"--set {pair}: write NAME=VALUE, such as width=32")
-        if name in _NOT_SETTINGS:
-            raise UserError(f"--set {pair}: the run decides this; see --cutoff and --devices")
-        try:
-            settings[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            settings[name] = text
-    return settings
+def plain_settings(module: nn.Module) -> dict[str, Any]:
+    """The settings of a module that are numbers, text or None, those at their defaults too."""
+    values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
+    plain = (bool, int, float, str, type(None))
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in _NOT_SETTINGS and isinstance(value, plain)
+    }
 
 
-def require_protocol(module: nn.Module, graph: jraph.GraphsTuple, name: str) -> int:
+def smallest_batch() -> jraph.GraphsTuple:
+    """One crystal of one atom without neighbours, and padding: what every batch holds, with which
+    a module can be tried without computing anything. No two lengths are the same."""
+    n_edge, n_node, n_graph = 4, 3, 2
+    ones = np.ones(n_graph, np.int32)
+    labels = np.zeros((n_graph, 1), np.float32)
+    return jraph.GraphsTuple(
+        nodes={"species": np.array([1, 0, 0], np.int32)},
+        edges={
+            "distances": np.zeros(n_edge, np.float32),
+            "vectors": np.zeros((n_edge, 3), np.float32),
+        },
+        receivers=np.ones(n_edge, np.int32),
+        senders=np.ones(n_edge, np.int32),
+        globals={
+            "row": ones,
+            "labels": labels,
+            "label_mask": labels,
+            "space_group": ones,
+            "crystal_system": ones,
+        },
+        n_node=np.array([1, n_node - 1], np.int32),
+        n_edge=np.array([0, n_edge], np.int32),
+    )
+
+
+def require_protocol(module: nn.Module, name: str) -> None:
     """Check that a module is a student, without computing anything.
 
     Args:
-      module: called as ``module(graph, train)``, in both modes.
-      graph: a padded batch.
+      module: called as ``module(graph, train)``, in both modes, as a training step calls it.
       name: of the student, for the message.
 
-    Returns:
-      The width of its embeddings.
-
     Raises:
-      UserError: it fails on the batch, returns something else than a `Prediction`, or arrays of
+      UserError: it fails on a batch, returns something else than a `Prediction`, or arrays of
         other shapes than ``[n_graph]`` and ``[n_node, d]``.
     """
+    graph = smallest_batch()
     n_node, n_graph = len(graph.nodes["species"]), len(graph.n_node)
-    apply = lambda train: jax.eval_shape(
-        lambda key: module.init_with_output(key, graph, train)[0], jax.random.key(0)
-    )
+    if hasattr(module, "axis_name"):
+        module = module.clone(axis_name=None)  # there are no devices to sum over here
+
+    def outputs(key):
+        variables = module.init(key, graph, True)
+        known = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
+        trained, _ = module.apply(
+            known, graph, True, mutable=["batch_stats"], rngs={"dropout": key}
+        )
+        return trained, module.apply(known, graph, False)
+
     try:
-        outputs = [apply(train) for train in (True, False)]
-    except UserError:
-        raise
+        both = jax.eval_shape(outputs, jax.random.key(0))
     except Exception as error:  # whatever a stranger's module does wrong
         raise UserError(
-            f"--student {name}: calling it as module(graph, train) failed: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            f"--student {name}: calling it as module(graph, train) failed: {_one_line(error)}"
         ) from error
-    for output in outputs:
+    for output in both:
         if not isinstance(output, Prediction):
             raise UserError(
                 f"--student {name}: it returned {type(output).__name__}; return "
                 "crysgnn_jax.models.protocol.Prediction(prediction, embeddings)"
             )
-        prediction, embeddings = output.prediction, output.embeddings
-        if getattr(prediction, "shape", None) != (n_graph,):
+        shape = getattr(output.prediction, "shape", "?")
+        if shape != (n_graph,):
             raise UserError(
-                f"--student {name}: its prediction has shape "
-                f"{list(getattr(prediction, 'shape', ['?']))}, not [n_graph] = [{n_graph}]: one "
-                "number a crystal, padding included"
+                f"--student {name}: its prediction has shape {shape} for a batch of {n_graph}, not "
+                "[n_graph]: one number a crystal, padding included"
             )
-        shape = getattr(embeddings, "shape", ())
+        shape = getattr(output.embeddings, "shape", ())
         if len(shape) != 2 or shape[0] != n_node:
             raise UserError(
-                f"--student {name}: its embeddings have shape {list(shape)}, not [n_node, d] = "
-                f"[{n_node}, d]: one vector an atom, padding included"
+                f"--student {name}: its embeddings have shape {shape} for a batch of {n_node} "
+                "atoms, not [n_node, d]: one vector an atom, padding included"
             )
         if output.penalty is not None and getattr(output.penalty, "shape", None) != ():
             raise UserError(f"--student {name}: its penalty is not a scalar array")
-    return outputs[0].embeddings.shape[1]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from crysgnn_jax.reporting.published import PUBLISHED
+from crysgnn_jax.reporting.published import PUBLISHED, PUBLISHED_FOR
 
 VANILLA, DISTILLED, FINE_TUNED = "vanilla", "distilled", "fine-tuned"
 
@@ -108,17 +108,24 @@ def _row(property: str, fraction: float, student: str, group: dict[Cell, Outcome
     return Row(property, some.unit, fraction, n_train, student, errors, gain, p_value, published)
 
 
-def mean_and_spread(errors: np.ndarray) -> str:
-    """``0.1081 ± 0.0012``: mean and standard deviation (n − 1) over the seeds that finished."""
+def mean_and_deviation(errors: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation (n − 1) over the seeds that finished; the deviation of one is 0,
+    the mean of none NaN."""
     known = errors[np.isfinite(errors)]
     if len(known) == 0:
-        return "–"
-    if len(known) == 1:
-        return f"{known[0]:.4g}"
-    spread = float(np.std(known, ddof=1))
+        return math.nan, math.nan
+    return float(np.mean(known)), float(np.std(known, ddof=1)) if len(known) > 1 else 0.0
+
+
+def mean_and_spread(errors: np.ndarray) -> str:
+    """``0.1081 ± 0.0012``: mean and standard deviation over the seeds that finished."""
+    mean, spread = mean_and_deviation(errors)
+    n_known = np.isfinite(errors).sum()
+    if n_known < 2:
+        return f"{mean:.4g}" if n_known else "–"
     # Both to the spread's second digit.
     digits = max(0, 1 - math.floor(math.log10(spread))) if spread > 0 else 4
-    return f"{np.mean(known):.{digits}f} ± {spread:.{digits}f}"
+    return f"{mean:.{digits}f} ± {spread:.{digits}f}"
 
 
 def markdown(rows: Sequence[Row], notes: Iterable[str] = ()) -> str:
@@ -133,6 +140,7 @@ def markdown(rows: Sequence[Row], notes: Iterable[str] = ()) -> str:
 def _pivot(rows: Sequence[Row]) -> str:
     students = list(dict.fromkeys(row.student for row in rows))
     has_published = {row.student for row in rows if row.published}
+    sources = dict.fromkeys(PUBLISHED_FOR[row.property] for row in rows if row.published)
     header = ["property (unit)", "training crystals"]
     for student in students:
         if student == FINE_TUNED_STUDENT:
@@ -140,7 +148,7 @@ def _pivot(rows: Sequence[Row]) -> str:
             continue
         header += [f"{student} vanilla", "distilled", "gain", "p"]
         if student in has_published:
-            header.append(f"{student} published, whole data set")
+            header.append(f"{student} published for {' and '.join(sources)}")
     lines = [header, ["---"] * len(header)]
     for property in dict.fromkeys(row.property for row in rows):
         by_student = {row.student: row for row in rows if row.property == property}
@@ -182,7 +190,8 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
         text = lambda value: "" if math.isnan(value) else f"{value:.6g}"
         for row in rows:
             for variant, errors in row.errors.items():
-                known = errors[np.isfinite(errors)]
+                n_known = int(np.isfinite(errors).sum())
+                mean, spread = mean_and_deviation(errors)
                 is_distilled = variant == DISTILLED
                 published = ""
                 if row.published and variant in (VANILLA, DISTILLED):
@@ -195,9 +204,9 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
                         f"{row.n_train:.0f}",
                         row.student,
                         variant,
-                        len(known),
-                        text(float(np.mean(known)) if len(known) else math.nan),
-                        text(float(np.std(known, ddof=1)) if len(known) > 1 else math.nan),
+                        n_known,
+                        text(mean),
+                        text(spread if n_known > 1 else math.nan),
                         text(row.gain) if is_distilled else "",
                         text(row.p_value) if is_distilled else "",
                         published,

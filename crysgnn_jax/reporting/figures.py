@@ -14,6 +14,7 @@ from crysgnn_jax.reporting.comparison import (
     FINE_TUNED_STUDENT,
     VANILLA,
     Row,
+    mean_and_deviation,
 )
 
 COLOURS = {"train": "#0072b2", "validation": "#d55e00", "test": "#009e73"}
@@ -151,7 +152,7 @@ def learning_curves(rows: Sequence[Row], path: Path) -> None:
             sizes = sorted({row.n_train for row in here})
             for variant, colour in VARIANT_COLOURS.items():
                 points = sorted(
-                    (row.n_train, np.nanmean(row.errors[variant]), np.nanstd(row.errors[variant]))
+                    (row.n_train, *mean_and_deviation(row.errors[variant]))
                     for row in here
                     if np.isfinite(row.errors.get(variant, np.nan)).any()
                 )

@@ -14,12 +14,11 @@ from crysgnn_jax.data.store import GraphStore
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.models.pairs import count_blocks
 from crysgnn_jax.objectives.reduction import Loss
-from crysgnn_jax.training.checkpoints import Checkpoints
 from crysgnn_jax.training.devices import AXIS, Devices
+from crysgnn_jax.training.fitting import fit
 from crysgnn_jax.training.inference import Evaluator
-from crysgnn_jax.training.logs import MetricsLog, Progress
-from crysgnn_jax.training.loop import LoopSettings, Trainer
-from crysgnn_jax.training.state import create_optimiser, create_state, make_train_step
+from crysgnn_jax.training.logs import Progress
+from crysgnn_jax.training.loop import LoopSettings
 from crysgnn_jax.training.workdir import Workdir
 
 VALIDATION_FRACTION = 0.05
@@ -108,33 +107,27 @@ def pretrain(
         means = evaluator.means(variables, validation)
         return means["loss"], {f"validation_{name}": value for name, value in means.items()}
 
-    steps_per_epoch = -(-len(train) // (settings.batch_size * len(devices)))
-    optimiser = create_optimiser(settings.learning_rate, settings.epochs * steps_per_epoch)
-    checkpoints = Checkpoints(workdir.checkpoints)
-    log = MetricsLog(workdir.metrics)
-    trainer = Trainer(
-        devices=devices,
-        step=make_train_step(module, loss, optimiser, axis_name=AXIS, n_block=n_block),
-        batcher=batcher,
-        rows=train,
-        sizes=sizes.table,
-        evaluate=evaluate,
-        settings=LoopSettings(
+    variables, summary = fit(
+        module,
+        loss,
+        batcher,
+        train,
+        sizes.table,
+        evaluate,
+        workdir,
+        devices,
+        progress,
+        LoopSettings(
             epochs=settings.epochs,
             seed=settings.seed,
             log_every=log_every,
             checkpoint_seconds=checkpoint_seconds,
         ),
-        checkpoints=checkpoints,
-        log=log,
-        progress=progress,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        n_block=n_block,
     )
-    state = create_state(
-        module, optimiser, jax.random.key(settings.seed), batcher(train[:1]), n_block=n_block
-    )
-    fit = trainer.fit(state)
-    checkpoints.close()
-    _, validation_metrics = evaluate(devices.replicate(fit.variables))
+    _, validation_metrics = evaluate(devices.replicate(variables))
     workdir.write_splits(
         {"train": store.ids[train].tolist(), "validation": store.ids[validation].tolist()}
     )
@@ -144,5 +137,5 @@ def pretrain(
         "n_validation": len(validation),
         "n_test": 0,
         **validation_metrics,
-        **trainer.summary(fit),
+        **summary,
     }

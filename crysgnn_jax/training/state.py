@@ -107,12 +107,18 @@ def make_train_step(
         return tree if axis_name is None else jax.lax.psum(tree, axis_name)
 
     def step(state: TrainState, graph: jraph.GraphsTuple):
+        # A function of the step alone, so that a resumed run draws the same masks.
+        key = jax.random.fold_in(jax.random.key(0), state.step)
+        if axis_name is not None:
+            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+
         def objective(params):
             outputs, updated = module.apply(
                 {"params": params, "batch_stats": state.batch_stats},
                 graph,
                 True,
                 mutable=["batch_stats"],
+                rngs={"dropout": key},
                 **call,
             )
             value, parts = loss(outputs, graph)

@@ -7,21 +7,20 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jraph
 import numpy as np
 
 from crysgnn_jax.data.batches import Batcher
 from crysgnn_jax.data.splits import Split
 from crysgnn_jax.data.store import GraphStore
 from crysgnn_jax.models.protocol import Student
-from crysgnn_jax.models.registry import require_protocol
 from crysgnn_jax.objectives.distillation import ProjectedStudent, distil
 from crysgnn_jax.objectives.property import Standardiser, property_loss
-from crysgnn_jax.training.checkpoints import Checkpoints
 from crysgnn_jax.training.devices import AXIS, Devices
+from crysgnn_jax.training.fitting import fit
 from crysgnn_jax.training.inference import Evaluator, layout
-from crysgnn_jax.training.logs import MetricsLog, Progress
-from crysgnn_jax.training.loop import LoopSettings, Trainer
-from crysgnn_jax.training.state import create_optimiser, create_state, make_train_step
+from crysgnn_jax.training.logs import Progress
+from crysgnn_jax.training.loop import LoopSettings
 from crysgnn_jax.training.workdir import Workdir
 
 
@@ -101,7 +100,7 @@ def train_student(
       The content of ``result.json``, which the caller writes when all else is written.
 
     Raises:
-      UserError: the module is no student, or the loss became NaN.
+      UserError: the loss became NaN.
     """
     targets = store.labels(settings.property)
     used = np.concatenate([rows for _, rows in split.items()])
@@ -118,8 +117,8 @@ def train_student(
         edge_columns=student.edge_columns,
     )
     example = batcher(split.train[:1])
-    require_protocol(module, example, settings.student)
     if teacher_embeddings is not None:
+        start = _as_vanilla(module, example, settings.seed, start)
         module = ProjectedStudent(module, teacher_embeddings.shape[1])
     fitted = Standardiser.fit(targets[split.train])
     standardiser = Standardiser(0.0, 1.0) if settings.raw_targets else fitted
@@ -139,38 +138,29 @@ def train_student(
         mae = _mae(predict(variables, split.validation), targets[split.validation])
         return mae, {"validation_mae": mae}
 
-    steps_per_epoch = -(-len(split.train) // (settings.batch_size * len(devices)))
-    optimiser = create_optimiser(
-        settings.learning_rate,
-        settings.epochs * steps_per_epoch,
-        weight_decay=settings.weight_decay,
-    )
-    checkpoints = Checkpoints(workdir.checkpoints)
-    trainer = Trainer(
-        devices=devices,
-        step=make_train_step(module, loss, optimiser, axis_name=AXIS),
-        batcher=batcher,
-        rows=split.train,
-        sizes=plan.sizes,
-        evaluate=evaluate,
-        settings=LoopSettings(
+    variables, summary = fit(
+        module,
+        loss,
+        batcher,
+        split.train,
+        plan.sizes,
+        evaluate,
+        workdir,
+        devices,
+        progress,
+        LoopSettings(
             epochs=settings.epochs,
             patience=settings.patience,
             seed=settings.seed,
             log_every=log_every,
             checkpoint_seconds=checkpoint_seconds,
         ),
-        checkpoints=checkpoints,
-        log=MetricsLog(workdir.metrics),
-        progress=progress,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        start=start,
     )
-    state = create_state(module, optimiser, jax.random.key(settings.seed), example)
-    if start is not None:
-        begun = _started(state.variables, start, wrapped=teacher_embeddings is not None)
-        state = state.replace(params=begun["params"], batch_stats=begun["batch_stats"])
-    fit = trainer.fit(state)
-    checkpoints.close()
-    best = devices.replicate(fit.variables)
+    best = devices.replicate(variables)
     predictions = {name: predict(best, rows) for name, rows in split.items()}
     mae = {name: _mae(predictions[name], targets[rows]) for name, rows in split.items()}
     with open(workdir.path / "predictions.csv", "w", newline="") as file:
@@ -197,7 +187,7 @@ def train_student(
         "target_std": standardiser.std,
         # The error of always predicting the mean of the training crystals, to judge the others by.
         "test_mae_of_mean": _mae(np.full(len(split.test), fitted.mean), targets[split.test]),
-        **trainer.summary(fit),
+        **summary,
     }
 
 
@@ -206,13 +196,28 @@ def bare(variables: Variables) -> Variables:
     return {name: tree.get("student", {}) for name, tree in variables.items()}
 
 
-def _started(
-    variables: Variables, start: Callable[[Variables], Variables], wrapped: bool
-) -> Variables:
-    if not wrapped:
-        return start(variables)
-    begun = start(bare(variables))
-    return {name: {**tree, "student": begun[name]} for name, tree in variables.items()}
+def _as_vanilla(
+    module: nn.Module,
+    example: jraph.GraphsTuple,
+    seed: int,
+    start: Callable[[Variables], Variables] | None,
+) -> Callable[[Variables], Variables]:
+    """Let a distilled student start from the very weights of its vanilla twin.
+
+    Inside a `ProjectedStudent` the same key would give it others, for Flax derives a layer's key
+    from its path; twins that differ by more than the teacher could not be compared in pairs.
+    """
+    init = jax.jit(lambda key: module.init(key, example, True))
+
+    def begin(variables: Variables) -> Variables:
+        own = init(jax.random.key(seed))
+        own = start(own) if start is not None else own
+        return {
+            name: {**tree, "student": own[name]} if name in own else tree
+            for name, tree in variables.items()
+        }
+
+    return begin
 
 
 def _mae(predictions: np.ndarray, targets: np.ndarray) -> float:

@@ -4,7 +4,7 @@ import dataclasses
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from crysgnn_jax.data.settings import FeaturiserSettings
 from crysgnn_jax.data.store import GraphStore
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.models.protocol import Student
-from crysgnn_jax.models.registry import TEACHERS, build, find_student
+from crysgnn_jax.models.registry import TEACHERS, build, find_student, smallest_batch
 from crysgnn_jax.objectives.property import Standardiser
 from crysgnn_jax.training.checkpoints import require_shapes, restore_best
 from crysgnn_jax.training.devices import Devices
@@ -69,10 +69,12 @@ class TrainedModel:
         """
         workdir = Path(workdir)
         if not (workdir / CONFIG).exists():
-            hint = "make one with python -m experiments." + (
-                f"pretrain --workdir {workdir}" if flag == "--teacher" else "distill, or convert"
-            )
-            raise UserError(f"{flag} {workdir}: no trained {flag[2:]} there; {hint}")
+            command = {
+                "--teacher": f"pretrain --workdir {workdir}",
+                "--autoencoder": f"pretrain --teacher crysae --workdir {workdir}",
+            }
+            hint = "make one with python -m experiments." + command.get(flag, "distill, or convert")
+            raise UserError(f"{flag} {workdir}: no trained {flag.removeprefix('--')} there; {hint}")
         made_with = read_json(workdir / CONFIG).get("made_with", {})
         if "model" not in made_with:
             raise UserError(
@@ -197,12 +199,12 @@ class TrainedModel:
         return plan, Batcher(store, plan.budget, edge_columns=self.student.edge_columns)
 
 
-def take_over(source: TrainedModel, parts: Iterable[str] | None = None) -> Callable:
+def take_over(source: TrainedModel, parts: str = "") -> Callable:
     """Start from the encoder of a trained network.
 
     Args:
       source: a network with a `CrystalEncoder`, such as a teacher.
-      parts: names of the encoder's layers; all of them where not given.
+      parts: beginning of the names of the encoder's layers to take; all of them by default.
 
     Returns:
       Initial variables of a network with such an encoder → the same with these layers replaced.
@@ -210,20 +212,21 @@ def take_over(source: TrainedModel, parts: Iterable[str] | None = None) -> Calla
     Raises:
       UserError: the source has no such encoder; at call time, its layers have other shapes.
     """
-    given = {name: tree.get("encoder", {}) for name, tree in source.variables.items()}
-    if "convolution_0" not in given["params"]:
+    if source.network not in (*TEACHERS, "cgcnn"):
         raise UserError(
-            f"{source.path} holds {source.network}, which has no encoder of gated convolutions; "
+            f"{source.path} holds {source.network}, whose encoder cannot be taken over by itself; "
             f"take {', '.join(TEACHERS)} or cgcnn"
         )
+    given = {name: tree["encoder"] for name, tree in source.variables.items()}
 
     def start(variables: Variables) -> Variables:
         out = {}
         for collection, tree in variables.items():
             encoder = dict(tree["encoder"])
-            for name in given[collection] if parts is None else parts:
-                if name not in encoder and name not in given[collection]:
-                    continue  # a layer without running statistics, such as the input layer
+            chosen = {
+                name for name in encoder.keys() | given[collection].keys() if name.startswith(parts)
+            }
+            for name in sorted(chosen):
                 _require_alike(encoder.get(name), given[collection].get(name), name, source)
                 encoder[name] = given[collection][name]
             out[collection] = {**tree, "encoder": encoder}
@@ -236,7 +239,7 @@ def _require_alike(ours: Any, theirs: Any, name: str, source: TrainedModel) -> N
     shapes = lambda tree: jax.tree.map(np.shape, tree)
     if shapes(ours) != shapes(theirs):
         raise UserError(
-            f"{source.path}: its {name} differs in shape from this network's; build both with the "
+            f"{source.path}: its {name} is not shaped like this network's; build both with the "
             "same width, cutoff and number of convolutions"
         )
 
@@ -248,17 +251,7 @@ def per_crystal(values: np.ndarray, n_nodes: np.ndarray) -> np.ndarray:
 
 
 def _shapes(module: nn.Module, network: str) -> Mapping[str, Any]:
-    """Shapes of a network's weights, from a batch of one atom and no computation."""
-    one, zero = np.ones(2, np.int32), np.zeros(1, np.int32)
-    graph = jraph.GraphsTuple(
-        nodes={"species": one},
-        edges={"distances": np.zeros(1, np.float32), "vectors": np.zeros((1, 3), np.float32)},
-        receivers=zero + 1,
-        senders=zero + 1,
-        globals={},
-        n_node=one,
-        n_edge=np.array([0, 1], np.int32),
-    )
+    """Shapes of a network's weights, without any computation."""
     call = {"n_block": 1} if network in TEACHERS else {}
-    init = lambda key, graph: module.init(key, graph, True, **call)
-    return jax.eval_shape(init, jax.random.key(0), graph)
+    init = lambda key: module.init(key, smallest_batch(), True, **call)
+    return jax.eval_shape(init, jax.random.key(0))

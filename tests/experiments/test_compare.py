@@ -84,6 +84,34 @@ def test_a_failed_cell_is_named_and_the_others_are_kept(here, tmp_path, capsys):
     assert float(distilled["test_mae_mean"]) > 0
 
 
+FULL = """
+import flax.linen as nn
+class Full(nn.Module):
+    def __call__(self, graph, train):
+        if len(graph.n_node) > 2:
+            raise RuntimeError("out of memory")
+        import jax.numpy as jnp
+        from crysgnn_jax.models.protocol import Prediction
+        return Prediction(jnp.zeros(len(graph.n_node)), jnp.zeros((len(graph.nodes["species"]), 1)))
+"""
+
+
+@pytest.mark.parametrize("n_devices", ["1", "2"])
+def test_a_cell_that_runs_out_of_memory_does_not_stop_the_others(
+    here, tmp_path, monkeypatch, n_devices
+):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "full_student.py").write_text(FULL)
+    flags = ("--students", "full_student:Full,cgcnn", "--seeds", "1")
+    with pytest.raises(UserError, match="2 of 4 runs failed"):
+        _compare(here, tmp_path / "run", *flags, more=("--workers", "1", "--devices", n_devices))
+    table = (tmp_path / "run" / "table.md").read_text()
+    assert "Failed: full_student:Full vanilla, energy, seed 0, 100 %: out of memory" in table
+    (report,) = (tmp_path / "run").glob("cells/*/*/*vanilla/error.txt")
+    assert "RuntimeError" in report.read_text()
+    assert {row["student"] for row in _table(tmp_path / "run")} == {"cgcnn"}
+
+
 def test_killed_comparison_goes_on(here, tmp_path):
     workdir = tmp_path / "run"
     words = [
@@ -111,6 +139,7 @@ def test_killed_comparison_goes_on(here, tmp_path):
         (("--students", "cgcnn,nope"), "--student nope: there is"),
         (("--properties", "energy,gap"), "--property gap: .* has energy"),
         (("--teacher", "nowhere"), "no trained teacher there"),
+        (("--autoencoder", "nowhere"), "cgcnn start from random weights"),
     ],
 )
 def test_bad_flags(here, tmp_path, flags, message):

@@ -137,6 +137,17 @@ def test_twins(here, capsys):
     ).read_text()
 
 
+def test_twins_start_from_the_same_weights(here):
+    """At a rate of nothing, they end where they started."""
+    _distill(here, "still", "--learning-rate", "1e-30")
+    weights = [
+        restore_best(here / "still" / name / "checkpoints")["params"]
+        for name in ("vanilla", "distilled")
+    ]
+    same = lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-20)
+    jax.tree.map(same, weights[0], weights[1]["student"])
+
+
 def test_finished_run_is_reported_not_repeated(here, capsys):
     _distill(here, "once", "--vanilla")
     first = (here / "once" / "result.json").read_text()

@@ -81,10 +81,15 @@ def test_crysxpp_starts_from_the_autoencoder_and_explains_itself(here, tmp_path,
         _distil(
             here, "crysxpp", "--autoencoder", here / "teacher", "--workdir", tmp_path / "b", *flags
         )
-    with pytest.raises(UserError, match="its convolution_0 differs in shape"):
-        _distil(
-            here, "crysxpp", "--autoencoder", autoencoder, "--workdir", tmp_path / "c", "--vanilla"
-        )
+    # Neither in part: three convolutions of which two would come from the auto-encoder.
+    for name, settings in (("convolution_0", ()), ("convolution_2", ("--set", "width=16"))):
+        with pytest.raises(UserError, match=f"its {name} is not shaped like this network's"):
+            _distil(
+                here, "crysxpp", "--autoencoder", autoencoder, "--workdir", tmp_path / name,
+                "--vanilla", *settings,
+            )  # fmt: skip
+    with pytest.raises(UserError, match="holds crysxpp, whose encoder cannot be taken over"):
+        run(finetune, here, "--teacher", tmp_path / "a", "--workdir", tmp_path / "tuned")
     with pytest.raises(UserError, match="--autoencoder: cgcnn starts from random weights"):
         _distil(here, "cgcnn", "--autoencoder", autoencoder, "--vanilla")
 
@@ -176,6 +181,14 @@ class Pooled(nn.Module):
 class Fails(nn.Module):
     def __call__(self, graph, train):
         return graph.nodes["positions"]
+class Cached(nn.Module):
+    @nn.compact
+    def __call__(self, graph, train):
+        self.variable("cache", "x", jnp.zeros, ()).value += 1.0
+class Needs(nn.Module):
+    width: int
+    def __call__(self, graph, train):
+        pass
 number = 3
 """
 
@@ -184,9 +197,17 @@ number = 3
     "name, message",
     [
         ("broken:Tuple", "it returned tuple; return crysgnn_jax.models.protocol.Prediction"),
-        ("broken:Wide", r"its prediction has shape \[\d+, 1\], not \[n_graph\]"),
-        ("broken:Pooled", r"its embeddings have shape \[\d+, 2\], not \[n_node, d\]"),
+        ("broken:Wide", r"its prediction has shape \(2, 1\) for a batch of 2, not \[n_graph\]"),
+        (
+            "broken:Pooled",
+            r"its embeddings have shape \(2, 2\) for a batch of 3 atoms, not \[n_node, d\]",
+        ),
         ("broken:Fails", "calling it as module.graph, train. failed: KeyError: 'positions'"),
+        ("broken:Cached", "calling it as module.graph, train. failed: "),
+        ("broken:Needs", "Needs cannot be made"),
+        ("torn:X", "torn cannot be imported .SyntaxError"),
+        ("wrong:X", "Student.loss='huber'.: there is mse"),
+        (":X", "there is cgcnn"),
         ("broken:number", "number is not a class of flax.linen.Module"),
         ("broken:Missing", "broken has no Missing"),
         ("no_such_package:X", "no_such_package cannot be imported"),
@@ -195,16 +216,69 @@ number = 3
 )
 def test_modules_that_break_the_protocol_are_refused(here, tmp_path, own, name, message):
     own("broken", BROKEN)
+    own("torn", "def x(:")
+    own("wrong", "from crysgnn_jax.models.protocol import Student; X = Student(int, loss='huber')")
     with pytest.raises(UserError, match=message) as caught:
         _distil(here, name, "--vanilla", "--workdir", tmp_path / "run")
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
 
 
-def test_settings_of_the_network(here, tmp_path):
+DROPOUT = """
+import flax.linen as nn
+import jax.numpy as jnp
+from crysgnn_jax.models.graph import mean_pool
+from crysgnn_jax.models.protocol import Prediction
+class Drop(nn.Module):
+    width: int = 4
+    @nn.compact
+    def __call__(self, graph, train):
+        atoms = nn.Embed(101, self.width)(graph.nodes["species"])
+        atoms = nn.Dropout(0.5, deterministic=not train)(atoms)
+        return Prediction(nn.Dense(1)(mean_pool(atoms, graph))[:, 0], atoms)
+"""
+
+
+def test_dropout_and_changed_code(here, tmp_path, own):
+    name = own("dropping", DROPOUT)
     flags = ("--vanilla", "--workdir", tmp_path / "run")
-    with pytest.raises(UserError, match="--set depth: CGCNN has the settings .*n_convolutions"):
-        _distil(here, "cgcnn", *flags, "--set", "depth=3")
-    with pytest.raises(UserError, match="--set width: write NAME=VALUE"):
-        _distil(here, "cgcnn", *flags, "--set", "width")
-    with pytest.raises(UserError, match="--set cutoff=5: the run decides this"):
-        _distil(here, "cgcnn", *flags, "--set", "cutoff=5")
+    _distil(here, f"{name}:Drop", *flags)
+    # The same command after the module was changed is another run.
+    own(name, DROPOUT.replace("0.5", "0.4"))
+    with pytest.raises(UserError, match="holds a run with code="):
+        _distil(here, f"{name}:Drop", *flags)
+    own(name, DROPOUT.replace("width: int = 4", "width: int = 5"))
+    with pytest.raises(UserError, match="holds a run with (code|model.width)="):
+        _distil(here, f"{name}:Drop", *flags)
+
+
+@pytest.mark.parametrize(
+    "pair, message",
+    [
+        ("depth=3", "--set depth=3: CGCNN has the settings .*n_convolutions"),
+        ("width", "--set width: write NAME=VALUE"),
+        ("cutoff=5", "--set cutoff=5: CGCNN has the settings"),
+        ("freeze_encoder=True", "--set freeze_encoder=True: CGCNN has the settings"),
+        ("width=abc", "--set width=abc: width is of type int of at least 0"),
+        ("n_hidden=-1", "--set n_hidden=-1: n_hidden is of type int of at least 0"),
+        ("embedding_bias=1", "--set embedding_bias=1: embedding_bias is of type bool"),
+    ],
+)
+def test_settings_of_the_network(here, tmp_path, pair, message):
+    with pytest.raises(UserError, match=message):
+        _distil(here, "cgcnn", "--vanilla", "--workdir", tmp_path / "run", "--set", pair)
+    assert not (tmp_path / "run").exists()
+
+
+def test_output_is_whole_or_not_there(here, tmp_path):
+    (tmp_path / "target.csv").write_text("old")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "target.csv")
+    flags = [str(here / "toys.npz"), "--cache", str(here / "cache"), *COMMON]
+    with pytest.raises(UserError, match="no trained model there"):
+        predict.main(["--model", "nowhere", *flags, "--output", str(tmp_path / "new.csv")])
+    assert not (tmp_path / "new.csv").exists()
+    with pytest.raises(UserError, match="is a directory; name a file"):
+        embed.main(["--model", str(here / "teacher"), *flags, "--output", str(tmp_path)])
+    embed.main(["--model", str(here / "teacher"), *flags, "--output", str(tmp_path / "link.csv")])
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "target.csv").read_bytes().startswith(b"PK")
