@@ -76,7 +76,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Imported once the flags are known to be good: JAX takes seconds to start.
     from crysgnn_jax.data.settings import FeaturiserSettings
     from crysgnn_jax.models.registry import TEACHERS, build
-    from crysgnn_jax.reporting.figures import loss_curves
     from crysgnn_jax.reporting.tables import text_table
     from crysgnn_jax.training.devices import AXIS, Devices
     from crysgnn_jax.training.logs import MetricsLog, Progress
@@ -136,6 +135,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 log_every=args.log_every,
                 checkpoint_seconds=args.checkpoint_seconds,
             )
+            # Not before training: matplotlib takes a second to import.
+            from crysgnn_jax.reporting.figures import loss_curves
+
             loss_curves(
                 {"": MetricsLog(workdir.metrics).read()},
                 path / "loss.png",

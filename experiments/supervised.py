@@ -24,7 +24,6 @@ from crysgnn_jax.data.store import GraphStore
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.models.protocol import Student
 from crysgnn_jax.models.registry import STUDENTS, build, plain_settings, require_protocol
-from crysgnn_jax.reporting.figures import loss_curves, parity, ranking
 from crysgnn_jax.reporting.tables import text_table
 from crysgnn_jax.training.checkpoints import restore_best
 from crysgnn_jax.training.devices import AXIS, Devices
@@ -335,6 +334,9 @@ EMBEDDING_BATCH = 128
 
 def draw(path: Path, result: dict[str, Any], title: str) -> None:
     """The pictures of a run: loss curves, and prediction against target on the test crystals."""
+    # Not before training: matplotlib takes a second to import.
+    from crysgnn_jax.reporting.figures import loss_curves, parity
+
     metrics = ["loss", "mae", *(["embedding"] if result["distilled"] else [])]
     lines = MetricsLog(path / "metrics.jsonl").read()
     loss_curves({"": lines}, path / "loss.png", metrics, unit=result["unit"])
@@ -352,6 +354,8 @@ def draw(path: Path, result: dict[str, Any], title: str) -> None:
 
 def explain(path: Path, student: Student) -> None:
     """What the predictions rest on, as a ranked table and a bar chart."""
+    from crysgnn_jax.reporting.figures import ranking
+
     params = restore_best(path / CHECKPOINTS)["params"]
     ranked = student.explanation(params.get("student", params))
     with open(path / "explanation.csv", "w", newline="") as file:

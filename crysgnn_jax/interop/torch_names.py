@@ -14,14 +14,14 @@ import numpy as np
 
 from crysgnn_jax.data.elements import N_FEATURES
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.interop.alignn import read_alignn
+from crysgnn_jax.interop.state import State, Tree
 from crysgnn_jax.models.gatgnn import N_ELEMENTS
 from crysgnn_jax.models.heads import N_CONNECTION_CLASSES
 from crysgnn_jax.models.teacher import N_SPACE_GROUPS
 
 SPACING = 0.2
 """Å between the centres of the distance basis, in all these models."""
-
-Tree = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ def convert(
     """
     if kind not in KINDS:
         raise UserError(f"--from {kind}: there is {', '.join(KINDS)}")
-    state = _State(arrays, f"{source} does not fit --from {kind}")
+    state = State(arrays, f"{source} does not fit --from {kind}")
     settings, variables = KINDS[kind](state)
     state.require_empty()
     scalar = lambda name: np.asarray(arrays[name]).item() if name in arrays else None
@@ -81,100 +81,6 @@ def convert(
     )
 
 
-class _State:
-    """Arrays by torch name, each to be taken once.
-
-    Args:
-      arrays: as of `convert`.
-      complaint: beginning of every message.
-    """
-
-    def __init__(self, arrays: Mapping[str, np.ndarray], complaint: str):
-        prefix = "params/"
-        inside = {k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)}
-        # Without any prefix, what else a file holds has a slash in its name, or none at all.
-        bare = {k: v for k, v in arrays.items() if "/" not in k and np.ndim(v)}
-        self._left = {
-            name: array
-            for name, array in (inside or bare).items()
-            if not name.endswith("num_batches_tracked")
-        }
-        self._complaint = complaint
-
-    def misfit(self, what: str) -> UserError:
-        """The error to raise when the arrays are not those of the kind."""
-        return UserError(f"{self._complaint}: {what}")
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._left
-
-    def shape(self, name: str, n_axes: int) -> tuple[int, ...]:
-        """Shape of an array of so many axes, which stays.
-
-        Raises:
-          UserError: it is missing, or has another number of axes.
-        """
-        if name not in self._left:
-            raise self.misfit(f"{name} is missing")
-        shape = np.shape(self._left[name])
-        if len(shape) != n_axes:
-            raise self.misfit(f"{name} is {shape}, not of {n_axes} axes")
-        return shape
-
-    def take(self, name: str, *shape: int) -> np.ndarray:
-        """An array of this very shape, float32.
-
-        Raises:
-          UserError: it is missing, or of another shape or not of numbers.
-        """
-        found = self.shape(name, len(shape))
-        if found != shape:
-            raise self.misfit(f"{name} is {found} and should be {shape}")
-        array = self._left.pop(name)
-        if array.dtype.kind not in "fiu":
-            raise self.misfit(f"{name} holds {array.dtype}, not numbers")
-        return array.astype(np.float32)
-
-    def linear(self, prefix: str, n_in: int, n_out: int, *, use_bias: bool = True) -> Tree:
-        out = {"kernel": self.take(f"{prefix}.weight", n_out, n_in).T}
-        if use_bias:
-            out["bias"] = self.take(f"{prefix}.bias", n_out)
-        return out
-
-    def norm(self, prefix: str, width: int) -> tuple[Tree, Tree]:
-        """Parameters and statistics of a batch norm."""
-        take = lambda name: self.take(f"{prefix}.{name}", width)
-        return (
-            {"scale": take("weight"), "bias": take("bias")},
-            {"mean": take("running_mean"), "var": take("running_var")},
-        )
-
-    def count(self, pattern: str) -> int:
-        """How many of ``pattern.format(0)``, ``pattern.format(1)``, … there are."""
-        n = 0
-        while pattern.format(n) in self._left:
-            n += 1
-        return n
-
-    def drop(self, prefix: str) -> None:
-        """Leave out what the network never uses."""
-        self._left = {k: v for k, v in self._left.items() if not k.startswith(prefix)}
-
-    def rest(self) -> dict[str, np.ndarray]:
-        """Everything that is left."""
-        rest, self._left = self._left, {}
-        return rest
-
-    def require_empty(self) -> None:
-        """Check that everything has been taken.
-
-        Raises:
-          UserError: names the first array that has not.
-        """
-        if self._left:
-            raise self.misfit(f"it has no use for {next(iter(self._left))}")
-
-
 def _cutoff(n_centres: int) -> float:
     return round((n_centres - 1) * SPACING, 6)
 
@@ -183,7 +89,7 @@ def _half(tree: Tree, half: slice) -> Tree:
     return {name: array[half] for name, array in tree.items()}
 
 
-def _convolution(state: _State, prefix: str, width: int, n_basis: int) -> tuple[Tree, Tree]:
+def _convolution(state: State, prefix: str, width: int, n_basis: int) -> tuple[Tree, Tree]:
     """One gated convolution: parameters and statistics."""
     weight = state.take(f"{prefix}.fc_full.weight", 2 * width, 2 * width + n_basis)
     bias = state.take(f"{prefix}.fc_full.bias", 2 * width)
@@ -198,14 +104,14 @@ def _convolution(state: _State, prefix: str, width: int, n_basis: int) -> tuple[
     return params, stats
 
 
-def _encoder(state: _State, *, use_bias: bool) -> tuple[dict[str, Any], Tree, Tree]:
+def _encoder(state: State, *, use_bias: bool) -> tuple[dict[str, Any], Tree, Tree]:
     """The encoder that all but GATGNN and ALIGNN share: settings, parameters, statistics."""
     width, _ = state.shape("embedding.weight", 2)
     _, fan_in = state.shape("convs.0.fc_full.weight", 2)
     n_basis = max(fan_in - 2 * width, 1)
     settings = {
         "width": width,
-        "n_convolutions": state.count("convs.{}.fc_full.weight"),
+        "n_convolutions": state.count("convs"),
         "cutoff": _cutoff(n_basis),
     }
     params = {"embedding": state.linear("embedding", N_FEATURES, width, use_bias=use_bias)}
@@ -216,10 +122,10 @@ def _encoder(state: _State, *, use_bias: bool) -> tuple[dict[str, Any], Tree, Tr
     return settings, params, stats
 
 
-def _property_head(state: _State, width: int, n_outputs: int) -> tuple[dict[str, Any], Tree]:
+def _property_head(state: State, width: int, n_outputs: int) -> tuple[dict[str, Any], Tree]:
     """Settings and parameters of `heads.property_head`."""
     head_width, _ = state.shape("conv_to_fc.weight", 2)
-    n_more = state.count("fcs.{}.weight")
+    n_more = state.count("fcs")
     params = {"hidden_0": state.linear("conv_to_fc", width, head_width)}
     for layer in range(n_more):
         params[f"hidden_{layer + 1}"] = state.linear(f"fcs.{layer}", head_width, head_width)
@@ -227,7 +133,7 @@ def _property_head(state: _State, width: int, n_outputs: int) -> tuple[dict[str,
     return {"head_width": head_width, "n_hidden": 1 + n_more}, params
 
 
-def _cgcnn(state: _State) -> tuple[dict[str, Any], Tree]:
+def _cgcnn(state: State) -> tuple[dict[str, Any], Tree]:
     use_bias = "embedding.bias" in state
     settings, encoder, stats = _encoder(state, use_bias=use_bias)
     classification = state.shape("fc_out.weight", 2)[0] == 2
@@ -241,7 +147,7 @@ def _cgcnn(state: _State) -> tuple[dict[str, Any], Tree]:
     return settings, {"params": {"encoder": encoder, **head}, "batch_stats": {"encoder": stats}}
 
 
-def _crysxpp(state: _State) -> tuple[dict[str, Any], Tree]:
+def _crysxpp(state: State) -> tuple[dict[str, Any], Tree]:
     selector = state.take("mask", N_FEATURES)
     settings, encoder, stats = _encoder(state, use_bias=True)
     head_settings, head = _property_head(state, settings["width"], 1)
@@ -249,7 +155,7 @@ def _crysxpp(state: _State) -> tuple[dict[str, Any], Tree]:
     return {**settings, **head_settings}, {"params": params, "batch_stats": {"encoder": stats}}
 
 
-def _pretrained(state: _State, *, space_group: bool) -> tuple[dict[str, Any], Tree]:
+def _pretrained(state: State, *, space_group: bool) -> tuple[dict[str, Any], Tree]:
     """The teacher, or the auto-encoder, which has no head for the space group."""
     settings, encoder, stats = _encoder(state, use_bias=False)
     width, classes = settings["width"], N_CONNECTION_CLASSES
@@ -267,7 +173,7 @@ def _pretrained(state: _State, *, space_group: bool) -> tuple[dict[str, Any], Tr
     return settings, {"params": params, "batch_stats": {"encoder": stats}}
 
 
-def _gatgnn(state: _State) -> tuple[dict[str, Any], Tree]:
+def _gatgnn(state: State) -> tuple[dict[str, Any], Tree]:
     for unused in ("embed_comp.", "cluster_att."):
         state.drop(unused)
     width, _ = state.shape("embed_n.weight", 2)
@@ -276,7 +182,7 @@ def _gatgnn(state: _State) -> tuple[dict[str, Any], Tree]:
     hidden_width, _ = state.shape("comp_atten.node_layer1.weight", 2)
     settings = {
         "width": width,
-        "n_layers": state.count("node_att.{}.W"),
+        "n_layers": state.count("node_att"),
         "n_heads": n_heads,
         "cutoff": _cutoff(n_basis),
     }
@@ -308,22 +214,12 @@ def _gatgnn(state: _State) -> tuple[dict[str, Any], Tree]:
     return settings, {"params": params, "batch_stats": stats}
 
 
-def _alignn(state: _State) -> tuple[dict[str, Any], Tree]:
-    from crysgnn_jax.interop.alignn import alignn_settings, alignn_variables
-
-    arrays = state.rest()
-    try:
-        return alignn_settings(arrays), alignn_variables(arrays)
-    except UserError as error:
-        raise state.misfit(str(error)) from None
-
-
-KINDS: dict[str, Callable[[_State], tuple[dict[str, Any], Tree]]] = {
+KINDS: dict[str, Callable[[State], tuple[dict[str, Any], Tree]]] = {
     "cgcnn": _cgcnn,
     "crysgnn": functools.partial(_pretrained, space_group=True),
     "crysae": functools.partial(_pretrained, space_group=False),
     "crysxpp": _crysxpp,
     "gatgnn": _gatgnn,
-    "alignn": _alignn,
+    "alignn": read_alignn,
 }
 """Name for ``--from`` → how its arrays are read: (settings of the module, variables)."""

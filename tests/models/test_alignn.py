@@ -14,11 +14,11 @@ from crysgnn_jax.data.readers import crystal_list
 from crysgnn_jax.data.settings import FeaturiserSettings
 from crysgnn_jax.data.store import build_store
 from crysgnn_jax.errors import UserError
-from crysgnn_jax.interop.alignn import alignn_settings, alignn_variables
+from crysgnn_jax.interop.torch_names import convert
 from crysgnn_jax.models.alignn import ALIGNN, STUDENT, radial_basis
 from crysgnn_jax.models.line_graph import angle_cosines, line_graph
 from crysgnn_jax.objectives.property import Standardiser, property_loss
-from golden import assert_close, load, under, with_statistics
+from golden import assert_close, load, under, variables_of, with_statistics
 from toys import caesium_chloride, collection, fcc, perovskite, random_crystal, rocksalt
 
 
@@ -59,10 +59,9 @@ class Golden:
         self.name, self.arrays = name, load(name)
         self.graph, self.order = stored_graph(self.arrays)
         self.parameters = under(self.arrays, "params")
-        self.variables = alignn_variables(self.parameters)
-        self.module = ALIGNN(
-            **alignn_settings(self.parameters), n_triplet=len(self.arrays["graph/lg_src"]) + 11
-        )
+        found = convert("alignn", self.parameters)
+        self.variables = found.variables
+        self.module = ALIGNN(**found.settings, n_triplet=len(self.arrays["graph/lg_src"]) + 11)
         self.n_node = len(self.arrays["crystals/numbers"])
         self.n_graph = len(self.arrays["crystals/n_atoms"])
 
@@ -152,9 +151,11 @@ def _check_training(golden, kind, gradients):
     (value, (prediction, statistics)), actual = golden.gradients(kind)
     assert_close(prediction[: golden.n_graph], golden.arrays["train/prediction"])
     assert_close(value, golden.arrays[f"train/loss_{kind}"])
-    expected = alignn_variables(with_statistics(gradients, golden.parameters))
+    expected = variables_of("alignn", with_statistics(gradients, golden.parameters))
     assert_gradients_close(actual, expected["params"])
-    after = alignn_variables({**golden.parameters, **under(golden.arrays, "train/stats_after")})
+    after = variables_of(
+        "alignn", {**golden.parameters, **under(golden.arrays, "train/stats_after")}
+    )
     jax.tree.map(assert_close, statistics, after["batch_stats"])
 
 
@@ -177,13 +178,13 @@ def test_weights_of_something_else_are_refused():
     name = "alignn_layers.0.node_update.src_gate.weight"
     array = weights.pop(name)
     with pytest.raises(UserError, match=f"{name} is missing"):
-        alignn_variables(weights)
+        variables_of("alignn", weights)
     with pytest.raises(UserError, match=rf"{name} is \(32, 31\) and should be \(32, 32\)"):
-        alignn_variables({**weights, name: array[:, :31]})
+        variables_of("alignn", {**weights, name: array[:, :31]})
     with pytest.raises(UserError, match="no use for fc2.weight"):
-        alignn_variables({**weights, name: array, "fc2.weight": array})
-    with pytest.raises(UserError, match="no matrix atom_embedding"):
-        alignn_settings({"embedding.weight": array})
+        variables_of("alignn", {**weights, name: array, "fc2.weight": array})
+    with pytest.raises(UserError, match="atom_embedding.layer.0.weight is missing"):
+        variables_of("alignn", {"embedding.weight": array})
 
 
 def test_radial_basis():
