@@ -16,6 +16,8 @@ import numpy as np
 
 from benchmarks import report, steps
 from benchmarks.timing import ALLOCATORS, Worker
+from crysgnn_jax.data.settings import FeaturiserSettings
+from crysgnn_jax.data.source import Source
 from crysgnn_jax.reporting.tables import text_table
 from experiments import cli
 
@@ -24,16 +26,16 @@ JOBS = ("pretrain", "cgcnn")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = steps.parser("allocators", __doc__, JOBS).parse_args(arguments)
-    steps.require_torch()
+    steps.require_installed(args.jobs)
     others = report.OtherWork()
+    source = steps.crystals(args.data, args.crystals)
     with tempfile.TemporaryDirectory() as cache:
-        case, _ = steps.cases(args.data, args.crystals, Path(cache))
         results = [
-            {"job": job, **compare(job, case, args.batch_size, args.repeats, args.threads)}
+            compare(job, source, Path(cache), args.batch_size, args.repeats, args.threads)
             for job in args.jobs
         ]
-        about = steps.conditions(args, case)
-    report.write(args.output, {**about, "allocators": ALLOCATORS, "jobs": results}, others)
+    about = {**steps.conditions(args), "allocators": ALLOCATORS}
+    report.write(args.output, {**about, "jobs": results}, others)
     rows = [
         [result["job"], side, *(f"{result[side][name]['median']:.0f}" for name in ALLOCATORS)]
         for result in results
@@ -43,28 +45,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def compare(
-    job: str, case: steps.Case, batch_size: int, repeats: int, threads: int
+    name: str, source: Source, cache: Path, batch_size: int | None, repeats: int, threads: int
 ) -> dict[str, Any]:
     """Rates of this project and of the first peer of a job, with each setting."""
-    project = (steps.project_side, (job, case, batch_size))
+    job = steps.JOBS[name]
+    batch_size = batch_size or job.batch_size
+    case = steps.case_of(source, FeaturiserSettings(**job.graphs), cache)
+    project = (steps.project_side, (name, case, batch_size))
     with contextlib.closing(Worker(*project, threads=threads)) as worker:
         plan, parameters = worker.call("plan"), worker.call("parameters")
-    peer = (steps.TorchSide, (job, steps.PEERS[job][0], case, plan, parameters))
+    peer = (steps.PeerSide, (name, job.peers[0], case, plan, parameters))
     rounds = steps.turns(len(plan), repeats)
     found = {}
     for side, (factory, given) in {"project": project, "peer": peer}.items():
-        seconds = {name: [] for name in ALLOCATORS}
+        seconds = {setting: [] for setting in ALLOCATORS}
         for batches in rounds:
-            for name in ALLOCATORS:
-                worker = Worker(factory, given, allocator=name, threads=threads)
+            for setting in ALLOCATORS:
+                worker = Worker(factory, given, allocator=setting, threads=threads)
                 # Closed after its turn: all at once, they need more memory than a laptop has.
                 with contextlib.closing(worker):
                     worker.call("repeat", batches[:1])  # to compile and warm up
-                    seconds[name].append(worker.call("repeat", batches))
+                    seconds[setting].append(worker.call("repeat", batches))
         found[side] = {
-            name: steps.rates(plan, rounds, np.array(values)) for name, values in seconds.items()
+            setting: steps.rates(plan, rounds, np.array(values))
+            for setting, values in seconds.items()
         }
-    return found
+    return {"job": name, **steps.means(case), "batch_size": batch_size, **found}
 
 
 if __name__ == "__main__":

@@ -16,7 +16,10 @@ RESULTS = Path(__file__).resolve().parents[1] / "results" / "benchmarks"
 BUSY = 0.1
 """Cores used by others from which on results are doubtful."""
 
-PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch", "gemmi", "vesin", "moyopy")
+PACKAGES = (
+    "jax", "jaxlib", "flax", "numpy", "gemmi", "vesin", "moyopy",
+    "torch", "torch_geometric", "alignn", "pymatgen", "spglib",
+)  # fmt: skip
 
 
 class OtherWork:

@@ -1,4 +1,4 @@
-"""Training steps of this project against plain PyTorch.
+"""Training steps of this project against PyTorch's.
 
     python -m benchmarks.steps
     python -m benchmarks.steps --data crystals.npz --crystals 2000 --jobs pretrain
@@ -10,11 +10,12 @@ in memory; a step is forward pass, loss, backward pass and optimiser. See NOTES.
 import argparse
 import contextlib
 import dataclasses
+import importlib
 import importlib.util
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,81 @@ from benchmarks.timing import Worker, median_and_range, peak_memory, take_turns
 from crysgnn_jax.data.datasets import select
 from crysgnn_jax.data.readers import open_source
 from crysgnn_jax.data.settings import FeaturiserSettings
+from crysgnn_jax.data.source import Source
 from crysgnn_jax.data.store import GraphStore, build_store, open_store
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.reporting.tables import text_table
 from experiments import cli
 
-PEERS = {
-    "pretrain": ("as released", "pair head as an einsum"),
-    "cgcnn": ("as released",),
-    "distilled": ("as released", "frozen teacher's encoder"),
-    "embed": ("encoder without gradients",),
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """A program to be compared with.
+
+    Attributes:
+      name: in ``PEERS`` of its module.
+      module: of this package; not imported where ``needs`` are missing.
+      needs: modules that must be installed.
+      same_numbers: whether it computes the same loss and gradient as this project, which is then
+        checked; False for a network that is not quite the same.
+    """
+
+    name: str
+    module: str = "torch_peers"
+    needs: tuple[str, ...] = ("torch",)
+    same_numbers: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Something to be timed.
+
+    Attributes:
+      peers: to be compared with.
+      graphs: fields of `FeaturiserSettings` that differ from the default.
+      batch_size: crystals of an average batch.
+      vanilla: the job of the same student without a teacher, timed beside it; None for none.
+    """
+
+    peers: tuple[Peer, ...]
+    graphs: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"ties": "cut"})
+    batch_size: int = 128
+    vanilla: str | None = None
+
+    @property
+    def cut(self) -> bool:
+        """Whether the graphs are those of the published codes, of exactly 12 neighbours."""
+        return self.graphs.get("ties") == "cut"
+
+
+_GEOMETRIC = {"module": "geometric_peers", "needs": ("torch", "torch_geometric")}
+_ALIGNN = {"module": "alignn_peers", "needs": ("torch", "alignn")}
+
+JOBS = {
+    "pretrain": Job((Peer("as released"), Peer("pair head as an einsum"))),
+    "cgcnn": Job(
+        (
+            Peer("as released"),
+            Peer("PyTorch Geometric's CGConv", **_GEOMETRIC, same_numbers=False),
+        )
+    ),
+    "crysxpp": Job((Peer("as released"),)),
+    "gatgnn": Job((Peer("in PyTorch Geometric", **_GEOMETRIC),)),
+    "alignn": Job(
+        (
+            Peer("package alignn, batch norms", **_ALIGNN),
+            Peer("package alignn", **_ALIGNN, same_numbers=False),
+        ),
+        graphs={"rule": "bonds"},
+        # With 64, as released, each side needs 10 GB or more.
+        batch_size=16,
+    ),
+    "distilled": Job(
+        (Peer("as released"), Peer("frozen teacher's encoder")),
+        vanilla="cgcnn",
+    ),
+    "embed": Job((Peer("encoder without gradients"),)),
 }
-"""Job → its peers, by their names in `torch_peers`, which is not imported without PyTorch."""
 
 PROJECT_ALLOCATOR = "huge pages"
 """As the project's commands set it."""
@@ -67,17 +131,16 @@ class Case:
         return cls(store.path, rows, np.random.default_rng(0).normal(size=len(store)))
 
 
-class TorchSide:
-    """Batches in memory and a peer of `torch_peers`."""
+class PeerSide:
+    """Batches in memory and a peer."""
 
     def __init__(
-        self, job: str, peer: str, case: Case, plan: Sequence[np.ndarray], parameters: Any
+        self, job: str, peer: Peer, case: Case, plan: Sequence[np.ndarray], parameters: Any
     ):
-        from benchmarks import torch_peers
-
+        module = importlib.import_module(f"benchmarks.{peer.module}")
         store = open_store(case.path)
-        self._batches = [torch_peers.table_batch(store, rows, case.targets) for rows in plan]
-        self._peer = torch_peers.PEERS[job][peer](*parameters)
+        self._batches = [module.make_batch(store, rows, case.targets) for rows in plan]
+        self._peer = module.PEERS[job][peer.name](*parameters)
 
     def check(self) -> dict[str, float]:
         """What the step computes of the first batch."""
@@ -97,20 +160,28 @@ class TorchSide:
         return peak_memory()
 
 
-def project_side(job: str, case: Case, batch_size: int):
+def project_side(job: str, case: Case, batch_size: int | None):
     """This project's side; JAX is imported in the process that runs it, and nowhere else."""
     from benchmarks.project import ProjectSide
 
     return ProjectSide(job, case.path, case.rows, case.targets, batch_size)
 
 
-def parser(name: str, description: str, jobs: Sequence[str]) -> cli.Parser:
+def parser(
+    name: str,
+    description: str,
+    jobs: Sequence[str],
+    known: Sequence[str] = tuple(JOBS),
+    repeats: str = f"turns of each side, of {BATCHES_PER_TURN} batches each",
+) -> cli.Parser:
     """Flags of a command that times steps.
 
     Args:
       name: of the module, and of the file of results.
       description: of the command.
       jobs: the default ones.
+      known: those that there are.
+      repeats: what is repeated.
     """
     out = cli.Parser(
         prog=f"python -m benchmarks.{name}",
@@ -123,19 +194,20 @@ def parser(name: str, description: str, jobs: Sequence[str]) -> cli.Parser:
         "--crystals", type=number, default=2000, metavar="N", help="drawn at random (default 2000)"
     )
     out.add_argument(
-        "--batch-size", type=number, default=128, metavar="N",
-        help="crystals of an average batch (default 128)",
+        "--batch-size", type=number, metavar="N",
+        help="crystals of an average batch (default: the job's own; "
+        + ", ".join(f"{job} {JOBS[job].batch_size}" for job in known) + ")",
     )
     out.add_argument(
         "--repeats", type=number, default=5, metavar="N",
-        help=f"turns of each side, of {BATCHES_PER_TURN} batches each (default 5)",
+        help=f"{repeats} (default 5)",
     )
     out.add_argument(
         "--threads", type=number, default=2, metavar="N", help="cores of each side (default 2)"
     )
     out.add_argument(
-        "--jobs", type=_jobs, default=jobs, metavar="A,B",
-        help=f"which of {', '.join(PEERS)} (default {','.join(jobs)})",
+        "--jobs", type=lambda text: _jobs(text, known), default=jobs, metavar="A,B",
+        help=f"which of {', '.join(known)} (default {','.join(jobs)})",
     )
     out.add_argument(
         "--output", type=Path, default=report.RESULTS / f"{name}.json", metavar="FILE",
@@ -144,28 +216,28 @@ def parser(name: str, description: str, jobs: Sequence[str]) -> cli.Parser:
     return out
 
 
-def _jobs(text: str) -> tuple[str, ...]:
-    """An argparse type: names of jobs, separated by commas."""
+def _jobs(text: str, known: Sequence[str]) -> tuple[str, ...]:
+    """Names of jobs, separated by commas."""
     names = tuple(text.split(","))
     for name in names:
-        if name not in PEERS:
-            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(PEERS)}")
+        if name not in known:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
     return names
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    args = parser("steps", __doc__, tuple(PEERS)).parse_args(arguments)
-    require_torch()
+    args = parser("steps", __doc__, tuple(JOBS)).parse_args(arguments)
+    require_installed(args.jobs)
     others = report.OtherWork()
+    source = crystals(args.data, args.crystals)
     with tempfile.TemporaryDirectory() as cache:
-        cut, kept = cases(args.data, args.crystals, Path(cache))
         results = [
-            compare(job, cut, kept, args.batch_size, args.repeats, args.threads)
+            compare(job, source, Path(cache), args.batch_size, args.repeats, args.threads)
             for job in args.jobs
         ]
-        about = conditions(args, cut)
     allocators = {"project": PROJECT_ALLOCATOR, "peers": PEER_ALLOCATOR}
-    report.write(args.output, {**about, "allocators": allocators, "jobs": results}, others)
+    about = {**conditions(args), "allocators": allocators}
+    report.write(args.output, {**about, "jobs": results}, others)
     rows = [
         [
             job["job"],
@@ -174,51 +246,77 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{job['project']['crystals_per_second']['median']:.0f}",
             f"{peer['ratio']['median']:.2f}",
             f"{peer['ratio']['min']:.2f}–{peer['ratio']['max']:.2f}",
+            "yes" if peer["same_numbers"] else "no: another network",
         ]
         for job in results
         for name, peer in job["peers"].items()
     ]
-    print(text_table(["job", "peer", "peer, 1/s", "project, 1/s", "ratio", "range"], rows))
+    header = ["job", "peer", "peer, 1/s", "project, 1/s", "ratio", "range", "same numbers"]
+    print(text_table(header, rows))
+    for job in results:
+        if "project_vanilla" in job:
+            ratio = job["project_vanilla"]["distilled_over_vanilla"]
+            print("{0}: {median} ({min}–{max}) of a vanilla step".format(job["job"], **ratio))
 
 
-def require_torch() -> None:
+def require_installed(jobs: Sequence[str]) -> None:
     """
     Raises:
-      UserError: PyTorch is not installed.
+      UserError: a package that a peer of these jobs needs is not installed.
     """
-    if importlib.util.find_spec("torch") is None:
-        raise UserError("this benchmark needs PyTorch: pip install -e '.[benchmark]'")
+    for job in jobs:
+        for peer in JOBS[job].peers:
+            for name in peer.needs:
+                if importlib.util.find_spec(name) is None:
+                    raise UserError(
+                        f"--jobs {job}: its peer, {peer.name}, needs {name}: "
+                        "pip install -e '.[benchmark]'"
+                    )
 
 
-def cases(data: str, n_crystals: int, cache: Path) -> tuple[Case, Case]:
-    """The same crystals as graphs of exactly 12 neighbours, and with ties kept.
-
-    Crystals with an atom that has fewer neighbours are left out, for the published codes join
-    such an atom to atom 0.
-    """
+def crystals(data: str, n: int) -> Source:
+    """``n`` crystals of the data at random, always the same ones, or all where there are fewer."""
     source = open_source(data)
-    if n_crystals < len(source):
-        chosen = np.random.default_rng(0).choice(len(source), n_crystals, replace=False)
+    if n < len(source):
+        chosen = np.random.default_rng(0).choice(len(source), n, replace=False)
         source = select(source, np.sort(chosen))
-    cut = build_store(source, FeaturiserSettings(ties="cut"), cache_dir=cache)
-    kept = build_store(source, FeaturiserSettings(ties="keep"), cache_dir=cache)
-    rows = np.flatnonzero(cut.n_edges == cut.settings.n_neighbours * cut.n_nodes)
-    return Case.of(cut, rows), Case.of(kept, rows)
+    return source
 
 
-def conditions(args: argparse.Namespace, case: Case) -> dict[str, Any]:
-    """What was timed: the data, with means a crystal, and the flags."""
-    store = open_store(case.path)
-    n_nodes, n_edges = store.n_nodes[case.rows], store.n_edges[case.rows]
-    means = {"atoms": n_nodes, "edges": n_edges, "ordered_pairs": n_nodes**2}
+def case_of(
+    source: Source, settings: FeaturiserSettings, cache: Path, workers: int | None = None
+) -> Case:
+    """The crystals as graphs, built once.
+
+    Where ties are cut, crystals with an atom that has fewer neighbours are left out, for the
+    published codes join such an atom to atom 0.
+    """
+    store = build_store(source, settings, cache_dir=cache, workers=workers)
+    full = np.ones(len(store), bool)
+    if settings.ties == "cut":
+        full = store.n_edges == settings.n_neighbours * store.n_nodes
+    return Case.of(store, np.flatnonzero(full))
+
+
+def conditions(args: argparse.Namespace) -> dict[str, Any]:
+    """How steps were timed: the data and the flags."""
     return {
         "data": Path(args.data).name,
-        "crystals": len(case.rows),
-        **{f"{name}_per_crystal": round(float(np.mean(n)), 1) for name, n in means.items()},
-        "batch_size": args.batch_size,
         "threads": args.threads,
         "turns": args.repeats,
         "batches_per_turn": BATCHES_PER_TURN,
+    }
+
+
+def means(case: Case) -> dict[str, float]:
+    """Number of crystals, and atoms, edges and ordered pairs of an average one."""
+    store = open_store(case.path)
+    n_nodes = store.n_nodes[case.rows].astype(np.int64)
+    counts = {"atoms": n_nodes, "edges": store.n_edges[case.rows], "ordered_pairs": n_nodes**2}
+    per_crystal = {f"{name}_per_crystal": np.mean(n) for name, n in counts.items()}
+    return {
+        "crystals": len(case.rows),
+        **{name: round(float(value), 1) for name, value in per_crystal.items()},
     }
 
 
@@ -229,55 +327,73 @@ def turns(n_batches: int, repeats: int) -> list[list[int]]:
 
 
 def compare(
-    job: str, cut: Case, kept: Case, batch_size: int, repeats: int, threads: int
+    name: str, source: Source, cache: Path, batch_size: int | None, repeats: int, threads: int
 ) -> dict[str, Any]:
-    """Time one job: this project, its peers, and this project with ties kept.
+    """Time one job: this project, its peers, this project with ties kept where the peers' graphs
+    have them cut, and its step without a teacher.
 
     Raises:
       UserError: the sides do not compute the same numbers.
     """
+    job = JOBS[name]
+    batch_size = batch_size or job.batch_size
+    case = case_of(source, FeaturiserSettings(**job.graphs), cache)
     with contextlib.ExitStack() as stack:
         start = lambda allocator, *what: stack.enter_context(
             contextlib.closing(Worker(*what, allocator=allocator, threads=threads))
         )
-        project = start(PROJECT_ALLOCATOR, project_side, (job, cut, batch_size))
-        plan, parameters = project.call("plan"), project.call("parameters")
-        with_ties = start(PROJECT_ALLOCATOR, project_side, (job, kept, batch_size))
-        plan_with_ties = with_ties.call("plan")
-        peers = {
-            name: start(PEER_ALLOCATOR, TorchSide, (job, name, cut, plan, parameters))
-            for name in PEERS[job]
-        }
-        numbers = project.call("check")
-        with_ties.call("check")
-        for name, peer in peers.items():
-            require_equal(job, name, numbers, peer.call("check"))
+        project = start(PROJECT_ALLOCATOR, project_side, (name, case, batch_size))
+        sides, plans = {"project": project}, {"project": project.call("plan")}
+        if job.cut:
+            kept = case_of(source, FeaturiserSettings(ties="keep"), cache)
+            sides["with ties"] = start(PROJECT_ALLOCATOR, project_side, (name, kept, batch_size))
+            plans["with ties"] = sides["with ties"].call("plan")
+            sides["with ties"].call("check")
+        if job.vanilla:
+            given = (job.vanilla, case, batch_size)
+            sides["vanilla"] = start(PROJECT_ALLOCATOR, project_side, given)
+            plans["vanilla"] = sides["vanilla"].call("plan")
+        numbers, parameters = project.call("check"), project.call("parameters")
+        for peer in job.peers:
+            given = (name, peer, case, plans["project"], parameters)
+            sides[peer.name] = start(PEER_ALLOCATOR, PeerSide, given)
+            plans[peer.name] = plans["project"]
+            theirs = sides[peer.name].call("check")
+            if peer.same_numbers:
+                require_equal(name, peer.name, numbers, theirs)
 
-        sides = {"project": project, "with ties": with_ties, **peers}
         take_turns(sides, "repeat", [([0],)])  # to warm up
-        rounds = turns(min(len(plan), len(plan_with_ties)), repeats)
+        rounds = turns(min(map(len, plans.values())), repeats)
         seconds = take_turns(sides, "repeat", [(batches,) for batches in rounds])
-        plans = dict.fromkeys(sides, plan) | {"with ties": plan_with_ties}
         measured = {
-            name: {
-                "crystals_per_second": rates(plans[name], rounds, seconds[name]),
-                "memory_gb": side.call("memory"),
+            side: {
+                "crystals_per_second": rates(plans[side], rounds, seconds[side]),
+                "memory_gb": worker.call("memory"),
             }
-            for name, side in sides.items()
+            for side, worker in sides.items()
         }
+        beside = {}
+        if job.cut:
+            beside["project_with_ties"] = measured["with ties"]
+        if job.vanilla:
+            over = median_and_range(seconds["project"] / seconds["vanilla"], 3)
+            beside["project_vanilla"] = {**measured["vanilla"], "distilled_over_vanilla": over}
         return {
-            "job": job,
+            "job": name,
+            **means(case),
+            "batch_size": batch_size,
             "first_batch": numbers,
-            "crystals_per_batch": round(float(np.mean([len(rows) for rows in plan])), 1),
+            "crystals_per_batch": round(float(np.mean(list(map(len, plans["project"])))), 1),
             "filled": project.call("filled"),
             "project": measured["project"],
-            "project_with_ties": measured["with ties"],
+            **beside,
             "peers": {
-                name: {
-                    **measured[name],
-                    "ratio": median_and_range(seconds[name] / seconds["project"], 2),
+                peer.name: {
+                    "same_numbers": peer.same_numbers,
+                    **measured[peer.name],
+                    "ratio": median_and_range(seconds[peer.name] / seconds["project"], 2),
                 }
-                for name in peers
+                for peer in job.peers
             },
         }
 

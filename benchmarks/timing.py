@@ -6,6 +6,7 @@ work in turns: only one computes at a time, and what disturbs the machine distur
 
 import contextlib
 import dataclasses
+import functools
 import multiprocessing
 import os
 import traceback
@@ -113,7 +114,7 @@ def _serve(pipe, factory: Callable[..., Any], arguments: tuple, threads: int) ->
     with contextlib.suppress(EOFError):
         while made.error is None:
             method, call_arguments = pipe.recv()
-            pipe.send(_attempt(lambda: getattr(made.value, method)(*call_arguments)))
+            pipe.send(_attempt(functools.partial(getattr(made.value, method), *call_arguments)))
 
 
 @contextlib.contextmanager

@@ -138,7 +138,7 @@ class Encoder(nn.Module):
     def forward(
         self, batch: TableBatch, selector: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Atom vectors, ``[N, 64]``; the element features are weighted by ``selector``, ``[92]``."""
+        """Atom vectors, ``[N, 64]``; ``selector``, ``[92]``, weights the element features."""
         features = batch.atom_features
         atoms = self.embedding(features if selector is None else features * selector)
         for convolution in self.convolutions:
@@ -270,7 +270,8 @@ class Training:
     ):
         self._model = model
         self._loss = loss
-        self._optimiser = torch.optim.AdamW(
+        optimiser = torch.optim.AdamW if weight_decay else torch.optim.Adam
+        self._optimiser = optimiser(
             model.parameters(), lr=LEARNING_RATE, weight_decay=weight_decay
         )
 
@@ -394,13 +395,15 @@ def _copy_encoder(encoder: Encoder, parameters: Parameters) -> None:
     copy_linear(encoder.embedding, parameters["embedding"])
     for layer, convolution in enumerate(encoder.convolutions):
         own = parameters[f"convolution_{layer}"]
-        halves = lambda name: np.concatenate([own[f"gate_{name}"], own[f"core_{name}"]], axis=-1)
-        copy(convolution.linear.weight, halves("kernel").T)
-        copy(convolution.linear.bias, halves("bias"))
-        for ours, theirs in (("scale", "weight"), ("bias", "bias")):
-            both = [own["gate_norm"][ours], own["core_norm"][ours]]
-            copy(getattr(convolution.edge_norm, theirs), np.concatenate(both))
-            copy(getattr(convolution.node_norm, theirs), own["node_norm"][ours])
+        kernel, bias = (
+            np.concatenate([own[f"gate_{name}"], own[f"core_{name}"]], axis=-1)
+            for name in ("kernel", "bias")
+        )
+        copy_linear(convolution.linear, {"kernel": kernel, "bias": bias})
+        gate, core = own["gate_norm"], own["core_norm"]
+        both = {name: np.concatenate([gate[name], core[name]]) for name in ("scale", "bias")}
+        copy_norm(convolution.edge_norm, both)
+        copy_norm(convolution.node_norm, own["node_norm"])
 
 
 def copy_norm(norm: nn.BatchNorm1d, parameters: Parameters) -> None:
