@@ -10,3 +10,5 @@ os.environ["XLA_FLAGS"] = (
 _CACHE = tempfile.TemporaryDirectory()
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+# Two processes share the machine, and its GPU if there is one.
+os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"

@@ -37,7 +37,7 @@ def layout(
         store.n_nodes[rows], store.n_edges[rows], {name: n[rows] for name, n in extra.items()}
     )
     # What the module lays out besides decides its cost, where there is such a thing.
-    budget = choose_budget(used, batch_size, tight=tuple(extra) or ("nodes", "edges"))
+    budget = choose_budget(used, batch_size, tight=("nodes", "edges", *extra))
     return Layout(module.clone(**budget.extra), budget, sizes.table)
 
 

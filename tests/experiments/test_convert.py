@@ -75,26 +75,22 @@ def test_published_error_over_the_materials_project(cgcnn, tmp_path):
 
 def test_converted_networks_are_teachers(tmp_path):
     here = prepare(tmp_path)
-    flags = ("--epochs", "1", "--batch-size", "8")
-    for kind, folder, name in (
-        ("crysgnn", REFERENCE, "crysgnn"),
-        ("crysae", WEIGHTS, "crysae_pretrained"),
-    ):
-        if not (folder / f"{name}.npz").exists():
-            pytest.skip(f"the weights {name}.npz are not here")
-        workdir = tmp_path / kind
-        convert.main(["--from", kind, str(folder / f"{name}.npz"), "--workdir", str(workdir)])
-        config = json.loads((workdir / "config.json").read_text())
+    sources = {"crysgnn": REFERENCE / "crysgnn.npz", "crysae": WEIGHTS / "crysae_pretrained.npz"}
+    for kind, path in sources.items():
+        if not path.exists():
+            pytest.skip(f"the weights {path.name} are not here")
+        convert.main(["--from", kind, str(path), "--workdir", str(tmp_path / kind)])
+        config = json.loads((tmp_path / kind / "config.json").read_text())
         assert config["made_with"]["featuriser"]["ties"] == "cut"
-        distilled, tuned = tmp_path / f"{kind}-distilled", tmp_path / f"{kind}-tuned"
-        teacher = ("--teacher", workdir, *flags)
-        run(
-            distill, here, "--student", "cgcnn", "--weight", "0.5", "--workdir", distilled, *teacher
-        )
-        run(finetune, here, "--workdir", tuned, *teacher)
-        for path in (distilled, tuned):
-            result = json.loads((path / "result.json").read_text())
-            assert np.isfinite(result["test_mae"])
+    short = ("--epochs", "1", "--batch-size", "8")
+    distilled, tuned = tmp_path / "distilled", tmp_path / "tuned"
+    run(
+        distill, here, "--student", "cgcnn", "--weight", "0.5", "--workdir", distilled,
+        "--teacher", tmp_path / "crysgnn", *short,
+    )  # fmt: skip
+    run(finetune, here, "--workdir", tuned, "--teacher", tmp_path / "crysae", *short)
+    for path in (distilled, tuned):
+        assert np.isfinite(json.loads((path / "result.json").read_text())["test_mae"])
     embed.main(
         ["--model", str(tmp_path / "crysgnn"), "--cache", str(tmp_path / "cache"), "--workers", "1",
          str(here / "toys.npz"), "--output", str(tmp_path / "e.npz")]
