@@ -150,7 +150,7 @@ def learning_curves(rows: Sequence[Row], path: Path) -> None:
                 if row.property == property and row.student in (student, FINE_TUNED_STUDENT)
             ]
             sizes = sorted({row.n_train for row in here})
-            for variant, colour in VARIANT_COLOURS.items():
+            for place, (variant, colour) in enumerate(VARIANT_COLOURS.items()):
                 points = sorted(
                     (row.n_train, *mean_and_deviation(row.errors[variant]))
                     for row in here
@@ -158,6 +158,8 @@ def learning_curves(rows: Sequence[Row], path: Path) -> None:
                 )
                 if points:
                     n, mean, spread = zip(*points)
+                    # Side by side, for bars on top of each other cannot be told apart.
+                    n = np.array(n) + 0.02 * (place - 1) * max(sizes)
                     axis.errorbar(
                         n,
                         mean,
