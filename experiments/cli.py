@@ -218,18 +218,23 @@ AUTOENCODER = Path("runs/crysae")
 
 def add_label_flags(parser: argparse.ArgumentParser) -> None:
     """What to predict, of which crystals."""
-    parser.add_argument(
-        "--data",
-        default="formation_energy",
-        metavar="NAME|PATH",
-        help="data set or path of crystals with labels (default formation_energy)",
-    )
+    add_labelled_data_flag(parser)
     parser.add_argument(
         "--property",
         metavar="NAME",
         help="label to predict (default: the data set's own, or the only one there is)",
     )
     add_split_flag(parser)
+
+
+def add_labelled_data_flag(parser: argparse.ArgumentParser) -> None:
+    """Which crystals to learn a property from."""
+    parser.add_argument(
+        "--data",
+        default="formation_energy",
+        metavar="NAME|PATH",
+        help="data set or path of crystals with labels (default formation_energy)",
+    )
 
 
 def add_split_flag(parser: argparse.ArgumentParser) -> None:

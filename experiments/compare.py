@@ -29,12 +29,7 @@ def parser() -> cli.Parser:
         help="columns: names as of distill --student (default: all that come with the package)",
     )
     cli.add_teacher_flags(out)
-    out.add_argument(
-        "--data",
-        default="formation_energy",
-        metavar="NAME|PATH",
-        help="data set or path of crystals with labels (default formation_energy)",
-    )
+    cli.add_labelled_data_flag(out)
     out.add_argument(
         "--properties",
         type=_names,

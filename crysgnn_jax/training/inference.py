@@ -36,7 +36,7 @@ def layout(
     used = Sizes(
         store.n_nodes[rows], store.n_edges[rows], {name: n[rows] for name, n in extra.items()}
     )
-    # What the module lays out besides decides its cost, where there is such a thing.
+    # What a module lays out besides, such as triplets, is most of its cost.
     budget = choose_budget(used, batch_size, tight=("nodes", "edges", *extra))
     return Layout(module.clone(**budget.extra), budget, sizes.table)
 
