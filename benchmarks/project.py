@@ -9,9 +9,8 @@ import jax
 import numpy as np
 
 from benchmarks.timing import peak_memory
-from crysgnn_jax.data.batches import Batcher, Budget, Sizes, choose_budget, pack, stack
+from crysgnn_jax.data.batches import Batcher, Budget, choose_budget, pack, stack
 from crysgnn_jax.data.store import GraphStore, open_store
-from crysgnn_jax.models.pairs import count_blocks
 from crysgnn_jax.models.protocol import Student
 from crysgnn_jax.models.registry import build, find_student
 from crysgnn_jax.models.teacher import Teacher
@@ -20,6 +19,7 @@ from crysgnn_jax.objectives.pretraining import pretraining_loss
 from crysgnn_jax.objectives.property import Standardiser, property_loss
 from crysgnn_jax.training.devices import AXIS, Devices
 from crysgnn_jax.training.inference import layout
+from crysgnn_jax.training.pretraining import pair_sizes
 from crysgnn_jax.training.state import create_optimiser, create_state, make_train_step
 from crysgnn_jax.training.trained import TrainedModel
 
@@ -87,6 +87,7 @@ def work(
     batcher = Batcher(
         store,
         plan.budget,
+        graphs=plan.graphs,
         label=targets,
         node_columns=node_columns,
         edge_columns=student.edge_columns,
@@ -98,10 +99,9 @@ def work(
 
 
 def _pretraining(store: GraphStore, rows: np.ndarray, batch_size: int) -> Work:
-    blocks = count_blocks(store.n_nodes.astype(np.int64))
-    sizes = Sizes(store.n_nodes, store.n_edges, {"blocks": blocks})
-    used = Sizes(store.n_nodes[rows], store.n_edges[rows], {"blocks": blocks[rows]})
-    batcher = Batcher(store, choose_budget(used, batch_size))
+    sizes = pair_sizes(store)
+    budget = choose_budget(sizes.of(rows), batch_size)
+    batcher = Batcher(store, budget, graphs=store.reduced, pairs=True)
     call = {"n_block": batcher.budget.extra["blocks"]}
     module = Teacher(cutoff=store.settings.cutoff, axis_name=AXIS)
     optimiser = create_optimiser(LEARNING_RATE, TOTAL_STEPS)
@@ -115,7 +115,7 @@ def _embedding(store: GraphStore, rows: np.ndarray, batch_size: int) -> Work:
     teacher = _teacher(store)
     plan = layout(teacher.student, teacher.module, store, rows, batch_size)
     step = lambda variables, graph: (variables, teacher.embed(variables, graph))
-    variables, batcher = teacher.variables, Batcher(store, plan.budget)
+    variables, batcher = teacher.variables, Batcher(store, plan.budget, graphs=plan.graphs)
     return Work(step, variables, batcher, plan.sizes, teacher=variables["params"])
 
 
@@ -130,7 +130,7 @@ def _teacher(store: GraphStore) -> TrainedModel:
     return TrainedModel(
         network="crysgnn",
         module=module,
-        student=Student(Teacher),
+        student=Student(Teacher, reduced=True),
         variables=jax.tree.map(np.asarray, state.variables),
         featuriser=store.settings,
         fingerprint="initial",
@@ -176,8 +176,8 @@ class ProjectSide:
         outputs = Devices.first(self._take(0))
         if isinstance(outputs, dict):
             return {name: float(outputs[name]) for name in ("loss", "gradient_norm")}
-        n_atoms = len(self._work.batcher.atoms(self._plan[0]))
-        return {"embedding_norm": float(np.linalg.norm(outputs[:n_atoms].mean(axis=0)))}
+        nodes = self._work.batcher.graphs.nodes_of_atoms(self._plan[0])
+        return {"embedding_norm": float(np.linalg.norm(outputs[nodes].mean(axis=0)))}
 
     def repeat(self, batches: Sequence[int]) -> float:
         """Seconds for a step on each of these batches, after one more that is not counted: the

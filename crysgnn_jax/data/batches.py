@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import jraph
 import numpy as np
 
+from crysgnn_jax.data.graphs import Graphs, ragged
 from crysgnn_jax.data.store import GraphStore
 from crysgnn_jax.data.symmetry import crystal_system
 
@@ -47,7 +48,7 @@ class Sizes:
     """What each crystal takes of a budget.
 
     Attributes:
-      nodes: ``[n]`` atoms of each crystal.
+      nodes: ``[n]`` nodes of each crystal.
       edges: ``[n]`` edges.
       extra: name → ``[n]``, further quantities to budget.
     """
@@ -58,9 +59,14 @@ class Sizes:
 
     @property
     def table(self) -> np.ndarray:
-        """``[n, 3 + extra]``: atoms, edges, one graph, and the extra quantities."""
+        """``[n, 3 + extra]``: nodes, edges, one graph, and the extra quantities."""
         ones = np.ones_like(self.nodes)
         return np.stack([self.nodes, self.edges, ones, *self.extra.values()], axis=1)
+
+    def of(self, rows: np.ndarray) -> "Sizes":
+        """Those of the crystals ``rows``."""
+        extra = {name: values[rows] for name, values in self.extra.items()}
+        return Sizes(self.nodes[rows], self.edges[rows], extra)
 
 
 def pack(table: np.ndarray, limits: np.ndarray, order: np.ndarray) -> list[np.ndarray]:
@@ -147,13 +153,6 @@ def choose_budget(
     )
 
 
-def _ragged(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The positions start … start + length − 1 of every range, one after the other."""
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
-
-
 def _padded(values: np.ndarray, length: int, fill=0) -> np.ndarray:
     out = np.full((length, *values.shape[1:]), fill, values.dtype)
     out[: len(values)] = values
@@ -164,11 +163,14 @@ class Batcher:
     """Assembles padded batches from a store.
 
     Args:
-      store: the graphs.
+      store: the crystals.
       budget: the static shape.
+      graphs: of the store, ``store.full`` or ``store.reduced``; the full ones where not given.
       label: ``[len(store)]`` targets in the property's own unit, NaN = missing; optional.
-      node_columns: name → ``[all atoms of the store, …]``, further columns for ``nodes``.
-      edge_columns: the columns of the store that go to ``edges``: ``distances``, ``vectors``.
+      node_columns: name → ``[all atoms of the store, d]``, further columns for ``nodes``.
+      edge_columns: those of the graphs' ``edges`` that go to the batch.
+      pairs: whether the batch carries the kinds of pairs of atoms that edges join, which the
+        budget has as ``pairs``; only of reduced graphs, see `pairs.connection_counts`.
     """
 
     def __init__(
@@ -176,39 +178,48 @@ class Batcher:
         store: GraphStore,
         budget: Budget,
         *,
+        graphs: Graphs | None = None,
         label: np.ndarray | None = None,
         node_columns: Mapping[str, np.ndarray] | None = None,
         edge_columns: Sequence[str] = ("distances",),
+        pairs: bool = False,
     ):
         self.store = store
+        self.graphs = graphs = store.full if graphs is None else graphs
         self.budget = budget
         self._label = np.full(len(store), np.nan) if label is None else label
-        self._node_columns = dict(node_columns or {})
-        self._edge_columns = tuple(edge_columns)
+        self._node_columns = {
+            name: graphs.of_nodes(values) for name, values in (node_columns or {}).items()
+        }
+        self._edge_columns = {name: graphs.edges[name] for name in edge_columns}
+        self._pairs = pairs
 
     def atoms(self, rows: np.ndarray) -> np.ndarray:
         """Where the atoms of the crystals ``rows`` stand in the store, in the batch's order."""
-        return _ragged(self.store.node_offsets[rows], self.store.n_nodes[rows])
+        return ragged(self.store.node_offsets[rows], self.store.n_nodes[rows])
 
     def __call__(self, rows: np.ndarray) -> jraph.GraphsTuple:
         """The crystals ``rows`` of the store as one batch.
 
         ``nodes``: ``species`` [n_node] int32 and the further columns; ``edges``, float32, Å: the
         columns asked for of ``distances`` [n_edge] and ``vectors`` [n_edge, 3], from the receiver
-        to the image of the sender; ``globals``, [n_graph]: ``row`` in the store (−1 for padding),
-        ``labels`` and ``label_mask`` [n_graph, 1], ``space_group``, ``crystal_system``. Receivers
-        are the centre atoms, ascending; senders their neighbours.
+        to the image of the sender; of reduced graphs, both have ``multiplicity``, float32, 0 for
+        padding. ``globals``, [n_graph]: ``row`` in the store (−1 for padding), ``labels`` and
+        ``label_mask`` [n_graph, 1], ``space_group``, ``crystal_system``; and with ``pairs``, for
+        the whole batch, ``pair_receivers``, ``pair_senders``, ``pair_edges`` and
+        ``pair_multiplicity`` (0 for padding). Receivers are the centre atoms, ascending; senders
+        their neighbours.
         """
-        store, budget = self.store, self.budget
-        n_node = store.n_nodes[rows].astype(np.int32)
-        n_edge = store.n_edges[rows].astype(np.int32)
-        node_rows = self.atoms(rows)
-        edge_rows = _ragged(store.edge_offsets[rows], n_edge)
-        n_atoms = len(node_rows)
-        first_node = np.cumsum(n_node) - n_node
-        receivers = np.repeat(np.arange(n_atoms, dtype=np.int32), store.degree[node_rows])
-        senders = store.senders[edge_rows] + np.repeat(first_node, n_edge).astype(np.int32)
-        space_group = store.space_group[rows].astype(np.int32)
+        graphs, budget = self.graphs, self.budget
+        n_node = graphs.n_nodes[rows].astype(np.int32)
+        n_edge = graphs.n_edges[rows].astype(np.int32)
+        node_rows = ragged(graphs.node_offsets[rows], n_node)
+        edge_rows = ragged(graphs.edge_offsets[rows], n_edge)
+        n_real = len(node_rows)
+        first_node = (np.cumsum(n_node) - n_node).astype(np.int32)
+        receivers = np.repeat(np.arange(n_real, dtype=np.int32), graphs.degree[node_rows])
+        senders = graphs.senders[edge_rows] + np.repeat(first_node, n_edge)
+        space_group = self.store.space_group[rows].astype(np.int32)
         label = self._label[rows]
         known = np.isfinite(label)
         per_graph = {
@@ -217,31 +228,46 @@ class Batcher:
             "labels": np.where(known, label, 0.0).astype(np.float32)[:, None],
             "label_mask": known.astype(np.float32)[:, None],
         }
-        padding_node = n_atoms
+        node_columns = {
+            "species": graphs.species[node_rows].astype(np.int32),
+            **graphs.node_columns(node_rows),
+            **{name: column[node_rows] for name, column in self._node_columns.items()},
+        }
+        edge_columns = {
+            **graphs.edge_columns(edge_rows),
+            **{name: column[edge_rows] for name, column in self._edge_columns.items()},
+        }
+        padding_node = n_real
         counts = lambda real, whole: _padded(
             np.append(real, whole - real.sum()).astype(np.int32), budget.graphs
         )
         return jraph.GraphsTuple(
-            nodes={
-                "species": _padded(store.species[node_rows].astype(np.int32), budget.nodes),
-                **{
-                    name: _padded(column[node_rows], budget.nodes)
-                    for name, column in self._node_columns.items()
-                },
-            },
-            edges={
-                name: _padded(getattr(store, name)[edge_rows], budget.edges)
-                for name in self._edge_columns
-            },
+            nodes={name: _padded(x, budget.nodes) for name, x in node_columns.items()},
+            edges={name: _padded(x, budget.edges) for name, x in edge_columns.items()},
             receivers=_padded(receivers, budget.edges, padding_node),
             senders=_padded(senders, budget.edges, padding_node),
             globals={
                 "row": _padded(np.asarray(rows, dtype=np.int32), budget.graphs, -1),
                 **{name: _padded(values, budget.graphs) for name, values in per_graph.items()},
+                **(self._pair_columns(rows, first_node) if self._pairs else {}),
             },
             n_node=counts(n_node, budget.nodes),
             n_edge=counts(n_edge, budget.edges),
         )
+
+    def _pair_columns(self, rows: np.ndarray, first_node: np.ndarray) -> dict[str, np.ndarray]:
+        """``[budget's pairs]`` each."""
+        store = self.store
+        n_pair = store.n_pairs[rows]
+        pair_rows = ragged(store.pair_offsets[rows], n_pair)
+        first = np.repeat(first_node, n_pair)
+        columns = {
+            "pair_receivers": store.pair_receivers[pair_rows] + first,
+            "pair_senders": store.pair_senders[pair_rows] + first,
+            "pair_edges": store.pair_edges[pair_rows],
+            "pair_multiplicity": store.pair_multiplicity[pair_rows].astype(np.float32),
+        }
+        return {name: _padded(x, self.budget.extra["pairs"]) for name, x in columns.items()}
 
 
 def stack(graphs: Sequence[jraph.GraphsTuple]) -> jraph.GraphsTuple:

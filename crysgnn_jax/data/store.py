@@ -15,6 +15,10 @@ A store is a directory, named by a fingerprint of its content, of NumPy columns:
     senders.npy            [E] int32, neighbour of each edge, counted within the crystal
     distances.npy          [E] float32, Å
     vectors.npy            [E, 3] float32, Å, from the receiver to the image of the sender
+    site_offsets.npy       [n + 1] int64: the sites of crystal k, see `reduction`
+    bond_offsets.npy       [n + 1] int64, the same for its bonds
+    pair_offsets.npy       [n + 1] int64, the same for its kinds of pairs
+    site.npy …             the ragged columns of `reduction.Reduction`
     labels/<name>.npy      [n] float64, NaN where the label is missing
     tags/<name>.npy        [n] text, empty where the tag is missing
 
@@ -48,13 +52,15 @@ from typing import Any, TextIO
 import numpy as np
 
 from crysgnn_jax.data.crystal import Crystal
+from crysgnn_jax.data.graphs import Graphs, ReducedGraphs
 from crysgnn_jax.data.neighbours import neighbour_list
+from crysgnn_jax.data.reduction import reduce_graphs
 from crysgnn_jax.data.settings import FeaturiserSettings
 from crysgnn_jax.data.source import Source
 from crysgnn_jax.data.symmetry import space_group_number
 from crysgnn_jax.errors import InvalidCrystal, UserError
 
-FORMAT = 1
+FORMAT = 2
 """Raise this when a store of the same source and settings would come out different."""
 
 MAX_DEFAULT_WORKERS = 16
@@ -66,6 +72,26 @@ CHUNK_SIZE = 256
 _CRYSTAL_COLUMNS = ("ids", "reduced_formula", "space_group", "lattice")
 _NODE_COLUMNS = ("species", "frac_coords", "degree")
 _EDGE_COLUMNS = ("senders", "distances", "vectors")
+_SITE_COLUMNS = ("site_species", "multiplicity", "site_degree")
+_BOND_COLUMNS = ("bond_senders", "bond_distances", "bond_multiplicity")
+_PAIR_COLUMNS = ("pair_receivers", "pair_senders", "pair_edges", "pair_multiplicity")
+
+_RAGGED = {
+    "n_nodes": (*_NODE_COLUMNS, "site"),
+    "n_edges": _EDGE_COLUMNS,
+    "n_sites": _SITE_COLUMNS,
+    "n_bonds": _BOND_COLUMNS,
+    "n_pairs": _PAIR_COLUMNS,
+}
+"""Number of entries of each crystal → the columns that have so many."""
+
+_OFFSETS = {
+    "node_offsets": "n_nodes",
+    "edge_offsets": "n_edges",
+    "site_offsets": "n_sites",
+    "bond_offsets": "n_bonds",
+    "pair_offsets": "n_pairs",
+}
 
 Progress = Callable[[int, int], None]
 """Called with the number of items done so far and in all."""
@@ -119,6 +145,48 @@ class GraphStore:
     senders = _column("senders")
     distances = _column("distances")
     vectors = _column("vectors")
+    site_offsets = _column("site_offsets")
+    bond_offsets = _column("bond_offsets")
+    pair_offsets = _column("pair_offsets")
+    site = _column("site")
+    site_species = _column("site_species")
+    multiplicity = _column("multiplicity")
+    site_degree = _column("site_degree")
+    bond_senders = _column("bond_senders")
+    bond_distances = _column("bond_distances")
+    bond_multiplicity = _column("bond_multiplicity")
+    pair_receivers = _column("pair_receivers")
+    pair_senders = _column("pair_senders")
+    pair_edges = _column("pair_edges")
+    pair_multiplicity = _column("pair_multiplicity")
+
+    @functools.cached_property
+    def full(self) -> Graphs:
+        """The graphs with every atom and edge."""
+        edges = {"distances": self.distances, "vectors": self.vectors}
+        offsets = self.node_offsets, self.edge_offsets
+        return Graphs(*offsets, self.species, self.degree, self.senders, edges)
+
+    @functools.cached_property
+    def reduced(self) -> ReducedGraphs:
+        """The graphs with one node for all equivalent atoms; their edges have no vectors."""
+        return ReducedGraphs(
+            node_offsets=self.site_offsets,
+            edge_offsets=self.bond_offsets,
+            species=self.site_species,
+            degree=self.site_degree,
+            senders=self.bond_senders,
+            edges={"distances": self.bond_distances},
+            atom_offsets=self.node_offsets,
+            site=self.site,
+            multiplicity=self.multiplicity,
+            edge_multiplicity=self.bond_multiplicity,
+        )
+
+    @functools.cached_property
+    def n_pairs(self) -> np.ndarray:
+        """``[n]`` int64, kinds of connected pairs of each crystal, see `reduction`."""
+        return np.diff(self.pair_offsets)
 
     @functools.cached_property
     def n_nodes(self) -> np.ndarray:
@@ -436,6 +504,11 @@ def _make_chunk(
             name: np.stack([row[name] for row in rows])
             for name in (*_CRYSTAL_COLUMNS, "n_nodes", "n_edges")
         }
+        reduction = reduce_graphs(
+            *(columns[name] for name in ("n_nodes", "n_edges", "species", "degree")),
+            *(columns[name] for name in ("senders", "distances")),
+        )
+        columns |= reduction._asdict()
         columns["labels"] = np.array(
             [[crystal.labels.get(name, np.nan) for name in label_names] for crystal in crystals],
             np.float64,
@@ -494,13 +567,13 @@ def _assemble(chunks: Sequence[_Chunk], draft: Path, meta: dict[str, Any]) -> No
     draft.mkdir()
     columns = {
         name: np.concatenate([chunk.columns[name] for chunk in chunks])
-        for name in (*_CRYSTAL_COLUMNS, "n_nodes", "n_edges", "labels")
+        for name in (*_CRYSTAL_COLUMNS, *_RAGGED, "labels")
     }
     for name in _CRYSTAL_COLUMNS:
         np.save(draft / f"{name}.npy", columns[name])
-    for name, count in (("node_offsets", "n_nodes"), ("edge_offsets", "n_edges")):
+    for name, count in _OFFSETS.items():
         np.save(draft / f"{name}.npy", np.concatenate([[0], np.cumsum(columns[count])]))
-    for names, count in ((_NODE_COLUMNS, "n_nodes"), (_EDGE_COLUMNS, "n_edges")):
+    for count, names in _RAGGED.items():
         for name in names:
             pieces = (chunk.ragged(name, count) for chunk in chunks)
             _save_pieces(draft / f"{name}.npy", pieces, int(columns[count].sum()))
@@ -536,9 +609,7 @@ def _read_chunks(files: Iterable[Path]) -> tuple[list[_Chunk], list[tuple[str, s
             skipped += [(crystal_id, reason) for crystal_id, reason in notes["skipped"]]
             if not notes["tags"]:
                 continue
-            columns = {
-                name: arrays[name] for name in (*_CRYSTAL_COLUMNS, "n_nodes", "n_edges", "labels")
-            }
+            columns = {name: arrays[name] for name in (*_CRYSTAL_COLUMNS, *_RAGGED, "labels")}
         keep = np.ones(len(columns["ids"]), bool)
         for k, crystal_id in enumerate(columns["ids"].tolist()):
             if crystal_id in seen:

@@ -64,4 +64,4 @@ class CGCNN(nn.Module):
         return Prediction(outputs[:, 0], atoms)
 
 
-STUDENT = Student(CGCNN, not_settings=("classification", "freeze_encoder"))
+STUDENT = Student(CGCNN, reduced=True, not_settings=("classification", "freeze_encoder"))

@@ -76,5 +76,6 @@ def element_property_weights(selector: np.ndarray) -> list[tuple[str, float]]:
 STUDENT = Student(
     CrysXPP,
     starts_from="crysae",
+    reduced=True,
     explanation=lambda params: element_property_weights(params["selector"]),
 )

@@ -4,7 +4,6 @@ import flax.linen as nn
 import jax
 import jraph
 
-from crysgnn_jax.models.graph import masks
 from crysgnn_jax.models.layers import (
     Edges,
     GatedConvolution,
@@ -45,16 +44,16 @@ class CrystalEncoder(nn.Module):
         Returns:
           ``[n_node, width]``
         """
-        mask = masks(graph)
         if features is None:
             features = atom_features(graph.nodes["species"])
         nodes = dense(self.width, features.shape[-1], use_bias=self.use_bias, name="embedding")(
             features
         )
         basis = gaussian_basis(graph.edges["distances"], stop=self.cutoff)
-        edges = Edges(
-            basis * mask.edges[:, None], graph.senders, graph.receivers, mask.edges, mask.nodes
-        )
+        edges = Edges.of(basis, graph)
+        if train:
+            # There are no devices to sum over while parameters are being made.
+            edges = edges.with_moments(None if self.is_initializing() else self.axis_name)
         for layer in range(self.n_convolutions):
             nodes = GatedConvolution(self.axis_name, name=f"convolution_{layer}")(
                 nodes, edges, train

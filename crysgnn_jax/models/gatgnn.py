@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import jraph
 
-from crysgnn_jax.models.graph import masks, node_graph_ids
+from crysgnn_jax.models.graph import multiplicities, node_graph_ids
 from crysgnn_jax.models.layers import (
     MaskedBatchNorm,
     atom_features,
@@ -21,7 +21,7 @@ N_ELEMENTS = 103
 
 
 def segment_softmax(
-    scores: jax.Array, segments: jax.Array, n_segment: int, mask: jax.Array | None = None
+    scores: jax.Array, segments: jax.Array, n_segment: int, counts: jax.Array | None = None
 ) -> jax.Array:
     """Softmax over the rows of each segment, column by column, without overflow.
 
@@ -29,20 +29,20 @@ def segment_softmax(
       scores: ``[n, d]``
       segments: ``[n]``, the segment of each row, in ascending order.
       n_segment: how many segments there are; they may be empty.
-      mask: ``[n]``, 0.0 for rows whose weight is to be 0 exactly.
+      counts: ``[n]``, rows that each row stands for; 0.0 for rows whose weight is to be 0 exactly.
 
     Returns:
-      ``[n, d]``
+      ``[n, d]``, of each row the sum over those that it stands for.
     """
-    if mask is not None:
+    if counts is not None:
         # Finite: in a segment of masked rows alone, ∞ − ∞ would arise.
-        scores = jnp.where(mask[:, None] > 0, scores, -1e9)
+        scores = jnp.where(counts[:, None] > 0, scores, -1e9)
     highest = jax.lax.stop_gradient(
         jax.ops.segment_max(scores, segments, n_segment, indices_are_sorted=True)
     )
     weights = jnp.exp(scores - highest[segments])
-    if mask is not None:
-        weights = weights * mask[:, None]
+    if counts is not None:
+        weights = weights * counts[:, None]
     total = jax.ops.segment_sum(weights, segments, n_segment, indices_are_sorted=True)
     # A segment of masked rows alone divides 0 by this and not by 0.
     return weights / (total + 1e-16)[segments]
@@ -51,9 +51,10 @@ def segment_softmax(
 def composition(graph: jraph.GraphsTuple) -> jax.Array:
     """``[n_graph, 103]``: the fraction of each element, H … Lr, among the atoms of a crystal."""
     counts = jnp.zeros((len(graph.n_node), 1 + N_ELEMENTS))
-    counts = counts.at[node_graph_ids(graph), graph.nodes["species"]].add(1.0)
-    # Column 0 counts padding atoms.
-    return counts[:, 1:] / jnp.maximum(graph.n_node, 1)[:, None]
+    atoms = multiplicities(graph).nodes
+    counts = counts.at[node_graph_ids(graph), graph.nodes["species"]].add(atoms)
+    # Column 0 is that of padding atoms.
+    return counts[:, 1:] / jnp.maximum(jnp.sum(counts, axis=1, keepdims=True), 1.0)
 
 
 class AugmentedAttention(nn.Module):
@@ -78,7 +79,8 @@ class AugmentedAttention(nn.Module):
         edges: jax.Array,
         senders: jax.Array,
         receivers: jax.Array,
-        edge_mask: jax.Array,
+        multiplicity: jax.Array,
+        weights: jax.Array,
         train: bool,
     ) -> jax.Array:
         """One round of messages.
@@ -88,7 +90,8 @@ class AugmentedAttention(nn.Module):
           edges: ``[n_edge, e]``
           senders: ``[n_edge]``, neighbour j of each edge.
           receivers: ``[n_edge]``, centre i of each edge, in ascending order.
-          edge_mask: ``[n_edge]``
+          multiplicity: ``[n_edge]``, edges of one atom that each stands for; 0 for padding.
+          weights: ``[n_edge]``, edges of all atoms that each stands for.
           train: use the batch's statistics, and update the running ones.
 
         Returns:
@@ -109,10 +112,10 @@ class AugmentedAttention(nn.Module):
             scores.append(centre @ attend[:width] + neighbour @ attend[width:])
             neighbours.append(neighbour)
         norm = MaskedBatchNorm(self.axis_name, name="score_norm")
-        scores = softplus(norm(softplus(jnp.stack(scores, axis=1)), edge_mask, train))
-        weights = segment_softmax(scores, receivers, n_node, edge_mask) / n_heads
+        scores = softplus(norm(softplus(jnp.stack(scores, axis=1)), weights, train))
+        shares = segment_softmax(scores, receivers, n_node, multiplicity) / n_heads
         # The mean over heads before the sum over bonds: fewer numbers to add up.
-        messages = sum(weights[:, head, None] * x for head, x in enumerate(neighbours))
+        messages = sum(shares[:, head, None] * x for head, x in enumerate(neighbours))
         return jax.ops.segment_sum(messages, receivers, n_node, indices_are_sorted=True) + bias
 
 
@@ -129,7 +132,8 @@ class CompositionAttention(nn.Module):
 
     @nn.compact
     def __call__(self, nodes: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
-        """``[n_node, d]`` → ``[n_node, 1]``, adding up to 1 over a crystal."""
+        """``[n_node, d]`` → ``[n_node, 1]``, adding up to 1 over a crystal: of each node, the sum
+        over the atoms that it stands for."""
         width = nodes.shape[-1]
         fan_in = width + N_ELEMENTS
         kernel = self.param("kernel", torch_uniform(fan_in), (fan_in, self.hidden_width))
@@ -138,7 +142,7 @@ class CompositionAttention(nn.Module):
         of_crystals = composition(graph) @ kernel[width:]
         hidden = softplus(nodes @ kernel[:width] + of_crystals[crystal] + bias)
         scores = dense(1, self.hidden_width, name="output")(hidden)
-        return segment_softmax(scores, crystal, len(graph.n_node))
+        return segment_softmax(scores, crystal, len(graph.n_node), multiplicities(graph).nodes)
 
 
 class GATGNN(nn.Module):
@@ -175,7 +179,8 @@ class GATGNN(nn.Module):
         """
         if self.attention != "composition":
             raise ValueError(f"attention {self.attention!r}: there is 'composition'")
-        mask = masks(graph)
+        nodes, edges = multiplicities(graph)
+        edge_weights = edges * nodes[graph.receivers]
         features = atom_features(graph.nodes["species"])
         atoms = dense(self.width, features.shape[-1], name="embedding")(features)
         basis = gaussian_basis(graph.edges["distances"], stop=self.cutoff)
@@ -183,10 +188,10 @@ class GATGNN(nn.Module):
         bonds = jax.nn.leaky_relu(bonds, 0.2)
         for layer in range(self.n_layers):
             atoms = AugmentedAttention(self.n_heads, self.axis_name, name=f"attention_{layer}")(
-                atoms, bonds, graph.senders, graph.receivers, mask.edges, train
+                atoms, bonds, graph.senders, graph.receivers, edges, edge_weights, train
             )
             norm = MaskedBatchNorm(self.axis_name, name=f"norm_{layer}")
-            atoms = softplus(norm(atoms, mask.nodes, train))
+            atoms = softplus(norm(atoms, nodes, train))
         weights = CompositionAttention(name="composition_attention")(atoms, graph)
         crystals = jax.ops.segment_sum(
             weights * atoms, node_graph_ids(graph), len(graph.n_node), indices_are_sorted=True
@@ -202,4 +207,5 @@ STUDENT = Student(
     loss="smooth_l1",
     learning_rate=0.005,
     weight_decay=0.1,
+    reduced=True,
 )

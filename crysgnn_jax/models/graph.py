@@ -36,6 +36,30 @@ def masks(graph: jraph.GraphsTuple) -> Masks:
     )
 
 
+class Multiplicities(NamedTuple):
+    """How many atoms and edges those of a batch stand for, 0.0 for padding, float32.
+
+    Attributes:
+      nodes: ``[n_node]``, atoms of the crystal that the node stands for.
+      edges: ``[n_edge]``, edges of one such atom that the edge stands for.
+    """
+
+    nodes: jax.Array
+    edges: jax.Array
+
+
+def multiplicities(graph: jraph.GraphsTuple) -> Multiplicities:
+    """Those of a batch of reduced graphs (`data.reduction`); the masks of one of full graphs.
+
+    Of NumPy or JAX arrays.
+    """
+    if "multiplicity" in graph.nodes:
+        of = lambda part: jnp.asarray(part["multiplicity"])
+        return Multiplicities(of(graph.nodes), of(graph.edges))
+    mask = masks(graph)
+    return Multiplicities(mask.nodes, mask.edges)
+
+
 def node_graph_ids(graph: jraph.GraphsTuple) -> jax.Array:
     """``[n_node]`` int32: the crystal that each atom belongs to."""
     return jnp.repeat(
@@ -47,10 +71,11 @@ def node_graph_ids(graph: jraph.GraphsTuple) -> jax.Array:
 
 def mean_pool(nodes: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
     """Mean over the atoms of each crystal: ``[n_node, d]`` → ``[n_graph, d]``; 0 for empty ones."""
-    sums = jax.ops.segment_sum(
-        nodes, node_graph_ids(graph), len(graph.n_node), indices_are_sorted=True
+    weights = multiplicities(graph).nodes
+    total = lambda x: jax.ops.segment_sum(
+        x, node_graph_ids(graph), len(graph.n_node), indices_are_sorted=True
     )
-    return sums / jnp.maximum(graph.n_node, 1)[:, None]
+    return total(nodes * weights[:, None]) / jnp.maximum(total(weights), 1.0)[:, None]
 
 
 def l2_normalise(vectors: jax.Array) -> jax.Array:

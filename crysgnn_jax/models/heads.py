@@ -7,10 +7,7 @@ import jraph
 
 from crysgnn_jax.models.graph import mean_pool
 from crysgnn_jax.models.layers import dense, softplus, torch_uniform
-from crysgnn_jax.models.pairs import pair_blocks
-
-N_CONNECTION_CLASSES = 6
-"""Numbers of edges between two atoms that are told apart: 0 … 4, and 5 or more."""
+from crysgnn_jax.models.pairs import N_CONNECTION_CLASSES, pair_blocks
 
 
 def property_head(

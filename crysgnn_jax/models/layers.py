@@ -7,9 +7,11 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import jraph
 import numpy as np
 
 from crysgnn_jax.data.elements import element_features
+from crysgnn_jax.models.graph import multiplicities
 
 
 def torch_uniform(fan_in: int):
@@ -107,48 +109,57 @@ def _gate_backward(residuals, gradient):
 gate.defvjp(_gate_forward, _gate_backward)
 
 
-def _total(values: jax.Array, axis_name: str | None) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def total(values, axis_name: str | None):
+    """Sum over the devices along an axis, of arrays of any shape; the gradient, too, is the sum of
+    what the devices give."""
     return values if axis_name is None else jax.lax.psum(values, axis_name)
 
 
+total.defvjp(
+    lambda values, axis_name: (total(values, axis_name), None),
+    lambda axis_name, _, gradient: (total(gradient, axis_name),),
+)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def standardise(x: jax.Array, mask: jax.Array, axis_name: str | None, epsilon: float):
-    """Centre and scale each column of ``x`` by the statistics of its real rows.
+def standardise(x: jax.Array, weights: jax.Array, axis_name: str | None, epsilon: float):
+    """Centre and scale each column of ``x`` by weighted statistics of its rows.
 
     The backward pass is written out: differentiating the two reductions costs twice the passes
     over ``x``. No gradient flows through the returned statistics.
 
     Args:
       x: ``[n, d]``
-      mask: ``[n]``, 1.0 for real rows.
+      weights: ``[n]``, rows that each row stands for; 0.0 for padding.
       axis_name: the statistics cover the rows of all devices along this axis.
       epsilon: added to the variance.
 
     Returns:
-      ``x̂ [n, d]``, mean ``[d]``, biased variance ``[d]``, number of real rows (scalar).
+      ``x̂ [n, d]``, mean ``[d]``, biased variance ``[d]``, sum of the weights (scalar).
     """
-    return _standardise_forward(x, mask, axis_name, epsilon)[0]
+    return _standardise_forward(x, weights, axis_name, epsilon)[0]
 
 
-def _standardise_forward(x, mask, axis_name, epsilon):
-    count = _total(jnp.sum(mask), axis_name)
+def _standardise_forward(x, weights, axis_name, epsilon):
+    count = total(jnp.sum(weights), axis_name)
     rows = jnp.maximum(count, 1.0)
-    mean = _total(jnp.sum(x * mask[:, None], axis=0), axis_name) / rows
+    mean = total(jnp.sum(x * weights[:, None], axis=0), axis_name) / rows
     centred = x - mean
-    variance = _total(jnp.sum(jnp.square(centred) * mask[:, None], axis=0), axis_name) / rows
+    variance = total(jnp.sum(jnp.square(centred) * weights[:, None], axis=0), axis_name) / rows
     inverse = jax.lax.rsqrt(variance + epsilon)
     x_hat = centred * inverse
-    return (x_hat, mean, variance, count), (x, mean, inverse, mask, rows)
+    return (x_hat, mean, variance, count), (x, mean, inverse, weights, rows)
 
 
 def _standardise_backward(axis_name, epsilon, residuals, gradients):
-    x, mean, inverse, mask, rows = residuals
+    x, mean, inverse, weights, rows = residuals
     # Padding rows get no gradient and take no part in the means.
-    gradient = gradients[0] * mask[:, None]
+    gradient = gradients[0] * (weights > 0)[:, None]
     x_hat = (x - mean) * inverse
-    gradient_mean = _total(jnp.sum(gradient, axis=0), axis_name) / rows
-    gradient_slope = _total(jnp.sum(gradient * x_hat, axis=0), axis_name) / rows
-    shift = (gradient_mean + x_hat * gradient_slope) * mask[:, None]
+    gradient_mean = total(jnp.sum(gradient, axis=0), axis_name) / rows
+    gradient_slope = total(jnp.sum(gradient * x_hat, axis=0), axis_name) / rows
+    shift = (gradient_mean + x_hat * gradient_slope) * weights[:, None]
     return inverse * (gradient - shift), None
 
 
@@ -156,114 +167,136 @@ standardise.defvjp(_standardise_forward, _standardise_backward)
 
 
 class Edges(NamedTuple):
-    """The edges of a padded batch: padding edges join padding nodes.
+    """The edges of a padded batch, and what sums over them need.
 
     Attributes:
-      features: ``[n_edge, e]``; zero for padding.
+      features: ``[n_edge, e]``, u; zero for padding.
       senders: ``[n_edge]``, neighbour k of each edge.
       receivers: ``[n_edge]``, centre i of each edge, in ascending order.
-      mask: ``[n_edge]``, 1.0 for real edges.
-      node_mask: ``[n_node]``, 1.0 for real nodes.
+      multiplicity: ``[n_edge]``, w: edges of one atom that each stands for; 0 for padding.
+      node_multiplicity: ``[n_node]``, m: atoms that each node stands for; 0 for padding.
+      moments: of the features; None where the statistics of batch norms are known.
     """
 
     features: jax.Array
     senders: jax.Array
     receivers: jax.Array
-    mask: jax.Array
-    node_mask: jax.Array
+    multiplicity: jax.Array
+    node_multiplicity: jax.Array
+    moments: "Moments | None" = None
+
+    @classmethod
+    def of(cls, features: jax.Array, graph: jraph.GraphsTuple) -> "Edges":
+        """The edges of a batch with features ``[n_edge, e]``; padding may have any."""
+        nodes, edges = multiplicities(graph)
+        features = features * (edges > 0)[:, None]
+        return cls(features, graph.senders, graph.receivers, edges, nodes)
+
+    def with_moments(self, axis_name: str | None = None) -> "Edges":
+        """With moments over the edges of all devices along an axis."""
+        return self._replace(moments=Moments.of(self, axis_name))
+
+    @property
+    def weights(self) -> jax.Array:
+        """``[n_edge]``, w·m: edges of the whole crystal that each stands for."""
+        return self.multiplicity * self.node_multiplicity[self.receivers]
 
     def at_centres(self, values: jax.Array) -> jax.Array:
-        """Sum of ``[n_edge, …]`` over the edges that each atom receives: ``[n_node, …]``."""
+        """``Σ_k w_ik x_ik`` of ``[n_edge, …]``: ``[n_node, …]``."""
+        weights = self.multiplicity.reshape(-1, *[1] * (values.ndim - 1))
         return jax.ops.segment_sum(
-            values, self.receivers, len(self.node_mask), indices_are_sorted=True
+            values * weights, self.receivers, len(self.node_multiplicity), indices_are_sorted=True
         )
 
     def at_neighbours(self, values: jax.Array) -> jax.Array:
-        """Sum of ``[n_edge, …]`` over the edges that each atom sends: ``[n_node, …]``."""
-        return jax.ops.segment_sum(values, self.senders, len(self.node_mask))
+        """``Σ_i w_ik m_i x_ik`` of ``[n_edge, …]``: ``[n_node, …]``."""
+        weights = self.weights.reshape(-1, *[1] * (values.ndim - 1))
+        return jax.ops.segment_sum(values * weights, self.senders, len(self.node_multiplicity))
 
 
-def edge_sums(
-    centres: jax.Array, neighbours: jax.Array, kernel: jax.Array, edges: Edges
-) -> jax.Array:
-    """``c_i + n_k + u_ik K`` of every edge: ``[n_node, d]`` twice, ``[e, d]`` → ``[n_edge, d]``."""
-    return centres[edges.receivers] + neighbours[edges.senders] + edges.features @ kernel
+class Moments(NamedTuple):
+    """Sums over the edges of a batch that do not depend on parameters.
+
+    Weighted by how many edges each stands for. u is taken less its mean.
+
+    Attributes:
+      count: scalar, edges of all devices.
+      received: ``[n_node]``, edges that all atoms of a node receive.
+      sent: ``[n_node]``, edges that they send.
+      mean: ``[e]``, mean of u over the edges of all devices.
+      at_centres: ``[n_node, e]``, Σ u over the edges that one atom receives.
+      at_neighbours: ``[n_node, e]``, Σ u over the edges that all atoms of a node send.
+      gram: ``[e, e]``, Σ u uᵀ over the edges of this device.
+    """
+
+    count: jax.Array
+    received: jax.Array
+    sent: jax.Array
+    mean: jax.Array
+    at_centres: jax.Array
+    at_neighbours: jax.Array
+    gram: jax.Array
+
+    @classmethod
+    def of(cls, edges: Edges, axis_name: str | None) -> "Moments":
+        weights = edges.weights
+        count = total(jnp.sum(weights), axis_name)
+        mean = total(weights @ edges.features, axis_name) / jnp.maximum(count, 1.0)
+        centred = (edges.features - mean) * (weights > 0)[:, None]
+        ones = jnp.ones_like(weights)
+        return cls(
+            count=count,
+            received=edges.at_centres(ones) * edges.node_multiplicity,
+            sent=edges.at_neighbours(ones),
+            mean=mean,
+            at_centres=edges.at_centres(centred),
+            at_neighbours=edges.at_neighbours(centred),
+            gram=centred.T @ (centred * weights[:, None]),
+        )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7))
-def normalised_edges(
+def sum_statistics(
     centres: jax.Array,
     neighbours: jax.Array,
     kernel: jax.Array,
-    scale: jax.Array,
-    bias: jax.Array,
     edges: Edges,
-    axis_name: str | None,
-    epsilon: float,
-):
-    """Batch normalisation of `edge_sums`, with half the passes over ``[n_edge, d]`` tensors.
+    axis_name: str | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Mean and variance over the edges of ``c_i + n_k + u_ik K``, without forming it.
 
-    The mean of a sum is known before it is formed, from sums over atoms; subtracting it there
-    leaves tensors that are centred as they are written. And where atoms' rows of padding are zero,
-    so are the edges': no mask is ever applied to an edge tensor, which on a CPU costs more than a
-    matrix product. No gradient flows through the returned statistics.
+    With each of the three less its own mean, the variance is a quadratic form in them: squares of
+    atoms, products of an atom with the sum over its neighbours or its edges' features, and
+    ``Kᵀ (Σ u uᵀ) K``. All that runs over edges is one sum of neighbours' vectors; the rest are
+    products of the size of atoms.
 
     Args:
       centres: ``[n_node, d]``, c.
       neighbours: ``[n_node, d]``, n.
       kernel: ``[e, d]``, K.
-      scale: ``[d]``
-      bias: ``[d]``
       edges: u and the graph.
-      axis_name: the statistics cover the edges of all devices along this axis.
-      epsilon: added to the variance.
+      axis_name: device axis of the statistics.
 
     Returns:
-      ``[n_edge, d]``, ``bias`` for padding; mean ``[d]``, biased variance ``[d]``, number of real
-      edges (scalar).
+      Mean ``[d]`` and biased variance ``[d]``.
     """
-    return _normalised_edges_forward(
-        centres, neighbours, kernel, scale, bias, edges, axis_name, epsilon
-    )[0]
-
-
-def _normalised_edges_forward(centres, neighbours, kernel, scale, bias, edges, axis_name, epsilon):
-    real = edges.node_mask[:, None]
-    count = _total(jnp.sum(edges.mask), axis_name)
-    rows = jnp.maximum(count, 1.0)
-    received, sent = edges.at_centres(edges.mask), edges.at_neighbours(edges.mask)
-    sums = received @ centres + sent @ neighbours + jnp.sum(edges.features, axis=0) @ kernel
-    mean = _total(sums, axis_name) / rows
-    centred = edge_sums((centres - mean) * real, neighbours * real, kernel, edges)
-    variance = _total(jnp.sum(jnp.square(centred), axis=0), axis_name) / rows
-    inverse = jax.lax.rsqrt(variance + epsilon)
-    normalised = centred * (inverse * scale) + bias
-    return (normalised, mean, variance, count), (centred, inverse, kernel, scale, edges, rows)
-
-
-def _normalised_edges_backward(axis_name, epsilon, residuals, gradients):
-    centred, inverse, kernel, scale, edges, rows = residuals
-    # What arrives at padding edges comes from padding atoms, which no loss depends on: it is zero.
-    gradient = gradients[0]
-    to_bias = jnp.sum(gradient, axis=0)
-    to_scale = jnp.sum(gradient * centred, axis=0) * inverse
-    shift = _total(to_bias, axis_name) / rows
-    slope = _total(to_scale, axis_name) / rows * inverse
-    to_sums = (gradient - shift - centred * slope) * (inverse * scale)
-    # Padding edges have got −shift, which ends at padding atoms, and at features that are zero.
-    real = edges.node_mask[:, None]
-    to_edges = Edges(to_sums @ kernel.T * edges.mask[:, None], None, None, None, None)
-    return (
-        edges.at_centres(to_sums) * real,
-        edges.at_neighbours(to_sums) * real,
-        edges.features.T @ to_sums,
-        to_scale,
-        to_bias,
-        to_edges,
+    known = edges.moments
+    rows = jnp.maximum(known.count, 1.0)
+    # Padding nodes may hold anything.
+    real = (edges.node_multiplicity > 0)[:, None]
+    centres, neighbours = centres * real, neighbours * real
+    mean_centre = total(known.received @ centres, axis_name) / rows
+    mean_neighbour = total(known.sent @ neighbours, axis_name) / rows
+    c, n = (centres - mean_centre) * real, (neighbours - mean_neighbour) * real
+    around = edges.at_centres(n[edges.senders]) + known.at_centres @ kernel
+    weighted = edges.node_multiplicity[:, None]
+    squares = (
+        known.received @ jnp.square(c)
+        + known.sent @ jnp.square(n)
+        + 2.0 * jnp.sum(c * around * weighted + n * (known.at_neighbours @ kernel), axis=0)
+        + jnp.sum(kernel * (known.gram @ kernel), axis=0)
     )
-
-
-normalised_edges.defvjp(_normalised_edges_forward, _normalised_edges_backward)
+    variance = total(squares, axis_name) / rows
+    return mean_centre + mean_neighbour + known.mean @ kernel, jnp.maximum(variance, 0.0)
 
 
 class _RunningStatistics(nn.Module):
@@ -318,21 +351,22 @@ class MaskedBatchNorm(_RunningStatistics):
     """Batch normalisation over the real rows of a padded batch, across devices."""
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
-        """``[n, d]`` and the mask of real rows ``[n]`` → ``[n, d]``."""
+    def __call__(self, x: jax.Array, weights: jax.Array, train: bool) -> jax.Array:
+        """``[n, d]`` and the rows that each row stands for ``[n]``, 0 for padding → ``[n, d]``."""
         scale, bias = self._affine(x.shape[-1])
         running = mean, variance = self._running(x.shape[-1])
         if not train:
             return (x - mean.value) * (scale * jax.lax.rsqrt(variance.value + self.epsilon)) + bias
-        x_hat, *statistics = standardise(x, mask, self._axis(), self.epsilon)
+        x_hat, *statistics = standardise(x, weights, self._axis(), self.epsilon)
         self._follow(running, *statistics)
         return x_hat * scale + bias
 
 
 class EdgeBatchNorm(_RunningStatistics):
-    """Batch normalisation of a linear function of two atoms and the edge between them.
+    """Batch normalisation of ``c_i + n_k + u_ik K``, a linear function of two atoms and an edge.
 
-    See `normalised_edges`, which never forms what it normalises.
+    Its statistics are known before it is formed (`sum_statistics`), and with known statistics a
+    batch norm is one more linear map: applied to c, n and K, where there are fewest rows.
     """
 
     @nn.compact
@@ -346,17 +380,15 @@ class EdgeBatchNorm(_RunningStatistics):
     ) -> jax.Array:
         """``[n_node, d]`` twice and ``[e, d]`` → ``[n_edge, d]``."""
         scale, bias = self._affine(centres.shape[-1])
-        running = mean, variance = self._running(centres.shape[-1])
+        running = self._running(centres.shape[-1])
+        mean, variance = (variable.value for variable in running)
         if train:
-            normalised, *statistics = normalised_edges(
-                centres, neighbours, kernel, scale, bias, edges, self._axis(), self.epsilon
-            )
-            self._follow(running, *statistics)
-            return normalised
-        # Known statistics are one more linear map, applied where there are fewest rows.
-        factor = scale * jax.lax.rsqrt(variance.value + self.epsilon)
-        shift = bias - mean.value * factor
-        return edge_sums(centres * factor + shift, neighbours * factor, kernel * factor, edges)
+            mean, variance = sum_statistics(centres, neighbours, kernel, edges, self._axis())
+            self._follow(running, mean, variance, edges.moments.count)
+        factor = scale * jax.lax.rsqrt(variance + self.epsilon)
+        of_centres = centres * factor + (bias - mean * factor)
+        of_neighbours, of_features = neighbours * factor, edges.features @ (kernel * factor)
+        return of_centres[edges.receivers] + of_neighbours[edges.senders] + of_features
 
 
 class GatedConvolution(nn.Module):
@@ -393,7 +425,8 @@ class GatedConvolution(nn.Module):
             return norm(nodes @ of_centre + bias, nodes @ of_neighbour, of_edge, edges, train)
 
         messages = edges.at_centres(gate(normalised("gate"), normalised("core")))
-        update = MaskedBatchNorm(self.axis_name, name="node_norm")(messages, edges.node_mask, train)
-        # All padding edges of a batch may end at one padding atom: a sum over tens of thousands,
-        # which would grow by that factor in every layer, to infinity, and 0 · ∞ is not 0.
-        return softplus(nodes + update) * edges.node_mask[:, None]
+        norm = MaskedBatchNorm(self.axis_name, name="node_norm")
+        update = norm(messages, edges.node_multiplicity, train)
+        # Padding edges carry nothing, but what padding nodes hold must not grow from layer to
+        # layer, to infinity: 0 · ∞ is not 0.
+        return softplus(nodes + update) * (edges.node_multiplicity > 0)[:, None]

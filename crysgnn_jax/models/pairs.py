@@ -11,9 +11,12 @@ import jax
 import jax.numpy as jnp
 import jraph
 
-from crysgnn_jax.models.graph import masks, node_graph_ids
+from crysgnn_jax.models.graph import masks, multiplicities, node_graph_ids
 
-TILE = 16
+N_CONNECTION_CLASSES = 6
+"""Numbers of edges between two atoms that are told apart: 0 … 4, and 5 or more."""
+
+TILE = 8
 """Atoms in a tile. 16 keeps blocks of small crystals from being mostly padding."""
 
 
@@ -72,18 +75,54 @@ def count_blocks(n_node):
 
 
 def count_edges(graph: jraph.GraphsTuple, n_block: int) -> jax.Array:
-    """How many edges lead from atom j to atom i, for each pair (i, j).
+    """How many edges lead from atom j to atom i, for each pair (i, j) of a full graph.
 
     Returns:
       ``[n_block, TILE, TILE]`` float32 in the layout of `pair_blocks`: i is the receiver, the
       atom whose neighbours are counted, and j the neighbour.
     """
+    slot = _slots(graph, graph.receivers, graph.senders)
+    counts = jnp.zeros(n_block * TILE * TILE).at[slot].add(masks(graph).edges, mode="drop")
+    return counts.reshape(n_block, TILE, TILE)
+
+
+def connection_counts(graph: jraph.GraphsTuple, n_block: int) -> jax.Array:
+    """How many pairs of atoms there are for each pair of nodes, by the edges that join them.
+
+    Args:
+      graph: full, or reduced with the kinds of pairs among its ``globals`` (see `Batcher`).
+      n_block: as of `pair_blocks`.
+
+    Returns:
+      ``[n_block, N_CONNECTION_CLASSES, TILE, TILE]`` float32: class c counts the pairs with c edges
+      from j to i, the last one those with as many or more. Of a full graph, one class of each pair
+      is 1.
+    """
+    classes = N_CONNECTION_CLASSES
+    if "pair_multiplicity" not in graph.globals:
+        edges = jnp.minimum(count_edges(graph, n_block), classes - 1)[:, None]
+        chosen = edges == jnp.arange(classes, dtype=edges.dtype)[:, None, None]
+        return chosen * pair_blocks(graph, n_block).mask[:, None]
+    found = graph.globals
+    block, place = jnp.divmod(
+        _slots(graph, found["pair_receivers"], found["pair_senders"]), TILE * TILE
+    )
+    joined = jnp.zeros((n_block, classes, TILE * TILE))
+    joined = joined.at[block, found["pair_edges"], place].add(
+        found["pair_multiplicity"], mode="drop"
+    )
+    joined = joined.reshape(n_block, classes, TILE, TILE)
+    blocks = pair_blocks(graph, n_block)
+    atoms = multiplicities(graph).nodes
+    all_pairs = atoms[blocks.rows][:, :, None] * atoms[blocks.columns][:, None, :] * blocks.mask
+    return joined.at[:, 0].set(all_pairs - jnp.sum(joined, axis=1))
+
+
+def _slots(graph: jraph.GraphsTuple, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """Where pairs of nodes of the same crystal stand in the flattened layout of `pair_blocks`."""
     first_node, _, tiles, first_block = _tiling(graph)
     crystal = node_graph_ids(graph)
     local = jnp.arange(len(crystal)) - first_node[crystal]
-    owner = crystal[graph.receivers]
-    row, column = local[graph.receivers], local[graph.senders]
+    owner, row, column = crystal[rows], local[rows], local[columns]
     block = first_block[owner] + (row // TILE) * tiles[owner] + column // TILE
-    slot = (block * TILE + row % TILE) * TILE + column % TILE
-    counts = jnp.zeros(n_block * TILE * TILE).at[slot].add(masks(graph).edges, mode="drop")
-    return counts.reshape(n_block, TILE, TILE)
+    return (block * TILE + row % TILE) * TILE + column % TILE

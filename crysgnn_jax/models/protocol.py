@@ -46,6 +46,9 @@ class Student:
       not_settings: attributes of the module that ``--set`` may not change.
       starts_from: name of the network, trained without labels, whose convolutions it starts from;
         None for one that starts from random weights.
+      reduced: whether the module takes reduced graphs, in which a node stands for all equivalent
+        atoms (`data.reduction`): its sums and means over atoms and edges must count the
+        ``multiplicity`` of ``graph.nodes`` and ``graph.edges``. That saves two thirds of the work.
       explanation: parameters → what the predictions rest on, as (name, weight) in descending
         order; None for a student that does not say.
 
@@ -63,6 +66,7 @@ class Student:
     extra_sizes: Callable[[Any], Mapping[str, np.ndarray]] | None = None
     not_settings: tuple[str, ...] = ()
     starts_from: str | None = None
+    reduced: bool = False
     explanation: Callable[[Mapping[str, Any]], Sequence[tuple[str, float]]] | None = None
 
     def __post_init__(self):

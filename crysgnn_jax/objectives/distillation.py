@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import jraph
 
-from crysgnn_jax.models.graph import l2_normalise, masks, node_graph_ids
+from crysgnn_jax.models.graph import l2_normalise, masks, mean_pool
 from crysgnn_jax.models.layers import dense
 from crysgnn_jax.models.protocol import Prediction
 from crysgnn_jax.objectives.reduction import Loss, mean_share
@@ -30,11 +30,8 @@ def embedding_loss(
       axis_name: device axis, if any.
     """
     difference = l2_normalise(student) - jax.lax.stop_gradient(l2_normalise(teacher))
-    per_atom = jnp.mean(jnp.square(difference), axis=1)
-    per_crystal = jax.ops.segment_sum(
-        per_atom, node_graph_ids(graph), len(graph.n_node), indices_are_sorted=True
-    ) / jnp.maximum(graph.n_node, 1)
-    return mean_share(per_crystal, masks(graph).graphs, axis_name)
+    per_atom = jnp.mean(jnp.square(difference), axis=1, keepdims=True)
+    return mean_share(mean_pool(per_atom, graph)[:, 0], masks(graph).graphs, axis_name)
 
 
 def distil(property_loss: Loss, weight: float = 0.5, *, axis_name: str | None = None) -> Loss:

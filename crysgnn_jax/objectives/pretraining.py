@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import jraph
 
 from crysgnn_jax.data.elements import element_features
-from crysgnn_jax.models.graph import masks
-from crysgnn_jax.models.heads import N_CONNECTION_CLASSES
+from crysgnn_jax.models.graph import masks, multiplicities
 from crysgnn_jax.models.layers import softplus
-from crysgnn_jax.models.pairs import count_edges, pair_blocks
+from crysgnn_jax.models.pairs import connection_counts
 from crysgnn_jax.models.teacher import TeacherOutputs
 from crysgnn_jax.objectives.reduction import Loss, mean_share
 
@@ -31,15 +30,14 @@ def connection_terms(
       class_weights: weight of each class.
 
     Returns:
-      Both ``[n_block, TILE, TILE]``; the weight is 0 where there is no pair.
+      Both ``[n_block, TILE, TILE]``: the mean over the pairs of atoms that a pair of nodes stands
+      for, and the sum of their weights, 0 where there is no pair.
     """
-    n_block = logits.shape[0]
-    target = jnp.minimum(count_edges(graph, n_block), N_CONNECTION_CLASSES - 1)
-    classes = jnp.arange(N_CONNECTION_CLASSES, dtype=target.dtype)[:, None, None]
-    chosen = (target[:, None] == classes).astype(logits.dtype)
-    nll = jax.nn.logsumexp(logits, axis=1) - jnp.sum(logits * chosen, axis=1)
-    weights = jnp.einsum("bkij,k->bij", chosen, jnp.asarray(class_weights, logits.dtype))
-    return nll, weights * pair_blocks(graph, n_block).mask
+    counts = connection_counts(graph, logits.shape[0])
+    by_class = counts * jnp.asarray(class_weights, logits.dtype)[:, None, None]
+    weights = jnp.sum(by_class, axis=1)
+    share = by_class / jnp.where(weights > 0, weights, 1.0)[:, None]
+    return jax.nn.logsumexp(logits, axis=1) - jnp.sum(logits * share, axis=1), weights
 
 
 def connection_loss(
@@ -68,7 +66,7 @@ def feature_loss(
     logits: jax.Array, graph: jraph.GraphsTuple, *, axis_name: str | None = None
 ) -> jax.Array:
     """Mean of `feature_entropy` over the atoms of the batch."""
-    return mean_share(feature_entropy(logits, graph), masks(graph).nodes, axis_name)
+    return mean_share(feature_entropy(logits, graph), multiplicities(graph).nodes, axis_name)
 
 
 def space_group_loss(

@@ -8,6 +8,7 @@ import jraph
 import numpy as np
 
 from crysgnn_jax.data.batches import Batcher, Budget, Sizes, choose_budget, group, pack, prefetch
+from crysgnn_jax.data.graphs import Graphs
 from crysgnn_jax.data.store import GraphStore
 from crysgnn_jax.models.protocol import Student
 from crysgnn_jax.training.devices import Devices
@@ -20,11 +21,13 @@ class Layout(NamedTuple):
       module: the module, laid out for batches of this budget.
       budget: the static shape of a batch.
       sizes: ``[len(store), r]``, the table of `batches.Sizes`.
+      graphs: of the store, those that the module takes.
     """
 
     module: nn.Module
     budget: Budget
     sizes: np.ndarray
+    graphs: Graphs
 
 
 def layout(
@@ -32,13 +35,11 @@ def layout(
 ) -> Layout:
     """Budget batches of the crystals ``rows``, and tell the module what it must know of them."""
     extra = student.extra_sizes(store) if student.extra_sizes else {}
-    sizes = Sizes(store.n_nodes, store.n_edges, extra)
-    used = Sizes(
-        store.n_nodes[rows], store.n_edges[rows], {name: n[rows] for name, n in extra.items()}
-    )
+    graphs = store.reduced if student.reduced else store.full
+    sizes = Sizes(graphs.n_nodes, graphs.n_edges, extra)
     # What a module lays out besides, such as triplets, is most of its cost.
-    budget = choose_budget(used, batch_size, tight=("nodes", "edges", *extra))
-    return Layout(module.clone(**budget.extra), budget, sizes.table)
+    budget = choose_budget(sizes.of(rows), batch_size, tight=("nodes", "edges", *extra))
+    return Layout(module.clone(**budget.extra), budget, sizes.table, graphs)
 
 
 class Evaluator:

@@ -54,6 +54,13 @@ def hold_out(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(order[n_validation:]), np.sort(order[:n_validation])
 
 
+def pair_sizes(store: GraphStore) -> Sizes:
+    """What each crystal takes of a batch of reduced graphs with pairs of atoms."""
+    graphs = store.reduced
+    extra = {"blocks": count_blocks(graphs.n_nodes), "pairs": store.n_pairs}
+    return Sizes(graphs.n_nodes, graphs.n_edges, extra)
+
+
 def pretrain(
     store: GraphStore,
     rows: tuple[np.ndarray, np.ndarray],
@@ -90,10 +97,9 @@ def pretrain(
       UserError: the loss became NaN.
     """
     train, validation = rows
-    blocks = count_blocks(store.n_nodes.astype(np.int64))
-    sizes = Sizes(store.n_nodes, store.n_edges, {"blocks": blocks})
+    sizes = pair_sizes(store)
     budget = choose_budget(sizes, settings.batch_size)
-    batcher = Batcher(store, budget)
+    batcher = Batcher(store, budget, graphs=store.reduced, pairs=True)
     n_block = budget.extra["blocks"]
 
     def metrics_of(variables, graph):

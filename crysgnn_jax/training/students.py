@@ -112,6 +112,7 @@ def train_student(
     batcher = Batcher(
         store,
         plan.budget,
+        graphs=plan.graphs,
         label=targets,
         node_columns=node_columns,
         edge_columns=student.edge_columns,

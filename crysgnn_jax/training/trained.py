@@ -89,7 +89,7 @@ class TrainedModel:
         network = made_with.get("network", "crysgnn")
         featuriser = FeaturiserSettings(**made_with["featuriser"])
         if network in TEACHERS:
-            student = Student(TEACHERS[network])
+            student = Student(TEACHERS[network], reduced=True)
         else:
             student = find_student(network)
         module = build(student.module, made_with["model"], cutoff=featuriser.cutoff)
@@ -159,8 +159,7 @@ class TrainedModel:
                 shape = (int(store.node_offsets[-1]), vectors.shape[-1])
                 out = np.lib.format.open_memmap(draft, "w+", np.float32, shape)
             for chosen, values in zip(step_rows, np.asarray(vectors)):
-                atoms = batcher.atoms(chosen)
-                out[atoms] = values[: len(atoms)]
+                out[batcher.atoms(chosen)] = values[plan.graphs.nodes_of_atoms(chosen)]
         out.flush()
         os.replace(draft, path)
 
@@ -196,7 +195,8 @@ class TrainedModel:
         self, store: GraphStore, rows: np.ndarray, batch_size: int
     ) -> tuple[Layout, Batcher]:
         plan = layout(self.student, self.module, store, rows, batch_size)
-        return plan, Batcher(store, plan.budget, edge_columns=self.student.edge_columns)
+        columns = self.student.edge_columns
+        return plan, Batcher(store, plan.budget, graphs=plan.graphs, edge_columns=columns)
 
 
 def take_over(source: TrainedModel, parts: str = "") -> Callable:

@@ -1,0 +1,103 @@
+"""The two ways in which a store has its graphs: whole, and reduced by symmetry.
+
+Both are ragged columns of the same meaning, so that batches are made of either in the same way.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import numpy as np
+import scipy.sparse
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Graphs:
+    """The graphs of n crystals, one after the other: N nodes, E edges.
+
+    Attributes:
+      node_offsets: ``[n + 1]``: the nodes of crystal k are ``node_offsets[k:k + 2]``.
+      edge_offsets: ``[n + 1]``, the same for its edges.
+      species: ``[N]``, atomic numbers.
+      degree: ``[N]``, edges that each node receives; edges are sorted by receiver.
+      senders: ``[E]``, counted within the crystal.
+      edges: name → ``[E, …]``, features of the edges.
+    """
+
+    node_offsets: np.ndarray
+    edge_offsets: np.ndarray
+    species: np.ndarray
+    degree: np.ndarray
+    senders: np.ndarray
+    edges: Mapping[str, np.ndarray]
+
+    @functools.cached_property
+    def n_nodes(self) -> np.ndarray:
+        """``[n]`` int64, nodes of each crystal."""
+        return np.diff(self.node_offsets)
+
+    @functools.cached_property
+    def n_edges(self) -> np.ndarray:
+        """``[n]`` int64, edges of each crystal."""
+        return np.diff(self.edge_offsets)
+
+    def node_columns(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Further features of the nodes ``rows`` that a network has to know of."""
+        return {}
+
+    def edge_columns(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Likewise of the edges."""
+        return {}
+
+    def of_nodes(self, values: np.ndarray) -> np.ndarray:
+        """Values of atoms, ``[all atoms, …]``, as values of nodes."""
+        return values
+
+    def nodes_of_atoms(self, rows: np.ndarray) -> np.ndarray:
+        """The node that stands for each atom of the crystals ``rows``, both counted over the nodes
+        and atoms of these crystals alone."""
+        return np.arange(int(self.n_nodes[rows].sum()))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ReducedGraphs(Graphs):
+    """Graphs with one node for all equivalent atoms; see `reduction`.
+
+    Attributes:
+      atom_offsets: ``[n + 1]``: the atoms of crystal k are ``atom_offsets[k:k + 2]``.
+      site: ``[all atoms]``, the node that stands for each, counted within the crystal.
+      multiplicity: ``[N]``, atoms that each node stands for.
+      edge_multiplicity: ``[E]``, edges of one atom that each edge stands for.
+    """
+
+    atom_offsets: np.ndarray
+    site: np.ndarray
+    multiplicity: np.ndarray
+    edge_multiplicity: np.ndarray
+
+    def node_columns(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        return {"multiplicity": self.multiplicity[rows].astype(np.float32)}
+
+    def edge_columns(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        return {"multiplicity": self.edge_multiplicity[rows].astype(np.float32)}
+
+    def of_nodes(self, values: np.ndarray) -> np.ndarray:
+        """The mean over the atoms that each node stands for: ``[all atoms, d]`` → ``[N, d]``."""
+        n_atoms = np.diff(self.atom_offsets)
+        node = self.site + np.repeat(self.node_offsets[:-1], n_atoms)
+        shape = (len(self.species), len(node))
+        share = (1.0 / self.multiplicity[node]).astype(values.dtype)
+        return scipy.sparse.csr_matrix((share, (node, np.arange(len(node)))), shape) @ values
+
+    def nodes_of_atoms(self, rows: np.ndarray) -> np.ndarray:
+        n_nodes = self.n_nodes[rows]
+        n_atoms = np.diff(self.atom_offsets)[rows]
+        site = self.site[ragged(self.atom_offsets[rows], n_atoms)]
+        return site + np.repeat(np.cumsum(n_nodes) - n_nodes, n_atoms)
+
+
+def ragged(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The positions start … start + length − 1 of every range, one after the other."""
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total) + np.repeat(starts - (ends - lengths), lengths)

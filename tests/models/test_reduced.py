@@ -1,0 +1,105 @@
+"""Reduced graphs, in which equivalent atoms stand once, give the numbers of full graphs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from crysgnn_jax.data.batches import Batcher, Budget
+from crysgnn_jax.data.datasets import select
+from crysgnn_jax.data.readers import open_source
+from crysgnn_jax.data.settings import FeaturiserSettings
+from crysgnn_jax.data.store import build_store
+from crysgnn_jax.models.cgcnn import CGCNN
+from crysgnn_jax.models.crysae import CrysAE
+from crysgnn_jax.models.crysxpp import CrysXPP
+from crysgnn_jax.models.gatgnn import GATGNN
+from crysgnn_jax.models.pairs import count_blocks
+from crysgnn_jax.models.teacher import Teacher
+from crysgnn_jax.objectives.autoencoder import autoencoder_loss
+from crysgnn_jax.objectives.distillation import distil
+from crysgnn_jax.objectives.pretraining import pretraining_loss
+from crysgnn_jax.objectives.property import Standardiser, property_loss
+
+N = 40
+
+
+@pytest.fixture(scope="module", params=["keep", "cut"])
+def batches(request, tmp_path_factory):
+    """The store, and real crystals as one batch of full and of reduced graphs."""
+    source = open_source("bundled")
+    rows = np.sort(np.random.default_rng(0).choice(len(source), N, replace=False))
+    settings = FeaturiserSettings(ties=request.param)
+    cache = tmp_path_factory.mktemp("stores")
+    store = build_store(select(source, rows), settings, cache_dir=cache, workers=1)
+    columns = {
+        "label": np.random.default_rng(1).normal(size=len(store)),
+        # Embeddings of the teacher: the same for equivalent atoms.
+        "node_columns": {"teacher_embeddings": _per_site(store)},
+    }
+
+    def batch(graphs, **extra):
+        room = {"blocks": int(count_blocks(graphs.n_nodes).sum()) + 3, **extra}
+        budget = Budget(graphs.n_nodes.sum() + 9, graphs.n_edges.sum() + 50, N + 3, room)
+        made = Batcher(store, budget, graphs=graphs, pairs="pairs" in extra, **columns)
+        return made(np.arange(len(store))), room["blocks"]
+
+    return store, batch(store.full), batch(store.reduced, pairs=int(store.n_pairs.sum()) + 7)
+
+
+def _per_site(store):
+    site = np.asarray(store.site) + np.repeat(store.site_offsets[:-1], store.n_nodes)
+    return np.random.default_rng(2).normal(size=(len(store.species), 64)).astype(np.float32)[site]
+
+
+def _found(module, variables, loss, graph, **call):
+    """Value, parts, statistics of batch norms, gradients, embeddings."""
+
+    def value(params):
+        state = {**variables, "params": params}
+        outputs, changed = module.apply(state, graph, True, mutable=["batch_stats"], **call)
+        total, parts = loss(outputs, graph)
+        return total, (parts, changed, outputs.embeddings)
+
+    step = jax.jit(jax.value_and_grad(value, has_aux=True))
+    (total, (parts, changed, embeddings)), gradients = step(variables["params"])
+    return [total, parts, changed, gradients, embeddings]
+
+
+def _require_equal(batches, module, loss, with_pairs):
+    store, *kinds = batches
+    calls = [{"n_block": n_block} if with_pairs else {} for _, n_block in kinds]
+    (full, _), (reduced, _) = kinds
+    variables = module.init(jax.random.key(0), full, True, **calls[0])
+    whole = _found(module, variables, loss, full, **calls[0])
+    few = _found(module, variables, loss, reduced, **calls[1])
+    for found, graphs in ((whole, store.full), (few, store.reduced)):
+        found[-1] = found[-1][graphs.nodes_of_atoms(np.arange(len(store)))]
+    # A bias in front of a batch norm has a gradient of 0, and nothing but noise for a scale.
+    noise = 1e-6 * max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(whole[3]))
+    for x, y in zip(jax.tree.leaves(few), jax.tree.leaves(whole)):
+        atol = max(1e-4 * float(jnp.max(jnp.abs(y))), noise)
+        np.testing.assert_allclose(x, y, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize(
+    ("module", "loss"),
+    [(Teacher(), pretraining_loss()), (CrysAE(), autoencoder_loss())],
+    ids=["crysgnn", "crysae"],
+)
+def test_pretraining_is_the_same(batches, module, loss):
+    _require_equal(batches, module, loss, with_pairs=True)
+
+
+@pytest.mark.parametrize(
+    "module", [CGCNN(), CrysXPP(), GATGNN()], ids=["cgcnn", "crysxpp", "gatgnn"]
+)
+def test_distillation_is_the_same(batches, module):
+    loss = distil(property_loss(Standardiser(0.0, 1.0)), 0.5)
+    _require_equal(batches, module, loss, with_pairs=False)
+
+
+def test_most_of_the_work_is_saved(batches):
+    store, *_ = batches
+    assert store.full.n_nodes.sum() > 2 * store.reduced.n_nodes.sum()
+    assert store.full.n_edges.sum() > 3 * store.reduced.n_edges.sum()
