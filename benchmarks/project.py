@@ -101,7 +101,7 @@ def work(
 def _pretraining(store: GraphStore, rows: np.ndarray, batch_size: int) -> Work:
     sizes = pair_sizes(store)
     budget = choose_budget(sizes.of(rows), batch_size)
-    batcher = Batcher(store, budget, graphs=store.reduced, pairs=True)
+    batcher = Batcher(store, budget, graphs=store.reduced)
     call = {"n_block": batcher.budget.extra["blocks"]}
     module = Teacher(cutoff=store.settings.cutoff, axis_name=AXIS)
     optimiser = create_optimiser(LEARNING_RATE, TOTAL_STEPS)

@@ -169,8 +169,9 @@ class Batcher:
       label: ``[len(store)]`` targets in the property's own unit, NaN = missing; optional.
       node_columns: name → ``[all atoms of the store, d]``, further columns for ``nodes``.
       edge_columns: those of the graphs' ``edges`` that go to the batch.
-      pairs: whether the batch carries the kinds of pairs of atoms that edges join, which the
-        budget has as ``pairs``; only of reduced graphs, see `pairs.connection_counts`.
+
+    Those of the graphs' ``lists`` that the budget names among its extra quantities go to the batch:
+    of reduced graphs, ``n_pair`` and ``n_triplet``.
     """
 
     def __init__(
@@ -182,7 +183,6 @@ class Batcher:
         label: np.ndarray | None = None,
         node_columns: Mapping[str, np.ndarray] | None = None,
         edge_columns: Sequence[str] = ("distances",),
-        pairs: bool = False,
     ):
         self.store = store
         self.graphs = graphs = store.full if graphs is None else graphs
@@ -192,7 +192,7 @@ class Batcher:
             name: graphs.of_nodes(values) for name, values in (node_columns or {}).items()
         }
         self._edge_columns = {name: graphs.edges[name] for name in edge_columns}
-        self._pairs = pairs
+        self._lists = {name: graphs.lists[name] for name in budget.extra if name in graphs.lists}
 
     def atoms(self, rows: np.ndarray) -> np.ndarray:
         """Where the atoms of the crystals ``rows`` stand in the store, in the batch's order."""
@@ -205,10 +205,9 @@ class Batcher:
         columns asked for of ``distances`` [n_edge] and ``vectors`` [n_edge, 3], from the receiver
         to the image of the sender; of reduced graphs, both have ``multiplicity``, float32, 0 for
         padding. ``globals``, [n_graph]: ``row`` in the store (−1 for padding), ``labels`` and
-        ``label_mask`` [n_graph, 1], ``space_group``, ``crystal_system``; and with ``pairs``, for
-        the whole batch, ``pair_receivers``, ``pair_senders``, ``pair_edges`` and
-        ``pair_multiplicity`` (0 for padding). Receivers are the centre atoms, ascending; senders
-        their neighbours.
+        ``label_mask`` [n_graph, 1], ``space_group``, ``crystal_system``; and, for the whole batch,
+        the columns of its lists, see `reduction.Reduction`: multiplicities are float32, 0 for
+        padding. Receivers are the centre atoms, ascending; senders their neighbours.
         """
         graphs, budget = self.graphs, self.budget
         n_node = graphs.n_nodes[rows].astype(np.int32)
@@ -216,7 +215,7 @@ class Batcher:
         node_rows = ragged(graphs.node_offsets[rows], n_node)
         edge_rows = ragged(graphs.edge_offsets[rows], n_edge)
         n_real = len(node_rows)
-        first_node = (np.cumsum(n_node) - n_node).astype(np.int32)
+        first_node, first_edge = ((np.cumsum(n) - n).astype(np.int32) for n in (n_node, n_edge))
         receivers = np.repeat(np.arange(n_real, dtype=np.int32), graphs.degree[node_rows])
         senders = graphs.senders[edge_rows] + np.repeat(first_node, n_edge)
         space_group = self.store.space_group[rows].astype(np.int32)
@@ -249,25 +248,27 @@ class Batcher:
             globals={
                 "row": _padded(np.asarray(rows, dtype=np.int32), budget.graphs, -1),
                 **{name: _padded(values, budget.graphs) for name, values in per_graph.items()},
-                **(self._pair_columns(rows, first_node) if self._pairs else {}),
+                **self._list_columns(rows, first_node, first_edge),
             },
             n_node=counts(n_node, budget.nodes),
             n_edge=counts(n_edge, budget.edges),
         )
 
-    def _pair_columns(self, rows: np.ndarray, first_node: np.ndarray) -> dict[str, np.ndarray]:
-        """``[budget's pairs]`` each."""
-        store = self.store
-        n_pair = store.n_pairs[rows]
-        pair_rows = ragged(store.pair_offsets[rows], n_pair)
-        first = np.repeat(first_node, n_pair)
-        columns = {
-            "pair_receivers": store.pair_receivers[pair_rows] + first,
-            "pair_senders": store.pair_senders[pair_rows] + first,
-            "pair_edges": store.pair_edges[pair_rows],
-            "pair_multiplicity": store.pair_multiplicity[pair_rows].astype(np.float32),
-        }
-        return {name: _padded(x, self.budget.extra["pairs"]) for name, x in columns.items()}
+    def _list_columns(self, rows, first_node, first_edge) -> dict[str, np.ndarray]:
+        """As many entries each as the budget has of the list."""
+        out = {}
+        for name, ragged_list in self._lists.items():
+            for column, values in ragged_list.of_batch(rows, first_node, first_edge).items():
+                if column.endswith("_multiplicity"):
+                    values = values.astype(np.float32)
+                # Padding ends at the last node or edge, so that what ascends goes on doing so.
+                fill = 0
+                if column in ragged_list.of_nodes:
+                    fill = self.budget.nodes - 1
+                elif column in ragged_list.of_edges:
+                    fill = self.budget.edges - 1
+                out[column] = _padded(values, self.budget.extra[name], fill)
+        return out
 
 
 def stack(graphs: Sequence[jraph.GraphsTuple]) -> jraph.GraphsTuple:

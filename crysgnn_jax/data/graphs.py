@@ -5,10 +5,50 @@ Both are ragged columns of the same meaning, so that batches are made of either 
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import scipy.sparse
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ragged:
+    """Things that crystals have some of, one crystal after the other: L in all.
+
+    Attributes:
+      offsets: ``[n + 1]``: those of crystal k are ``offsets[k:k + 2]``.
+      columns: name → ``[L]``.
+      of_nodes: names of the columns that hold numbers of nodes, counted within the crystal.
+      of_edges: likewise of edges.
+    """
+
+    offsets: np.ndarray
+    columns: Mapping[str, np.ndarray]
+    of_nodes: Sequence[str] = ()
+    of_edges: Sequence[str] = ()
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """``[n]`` int64, how many each crystal has."""
+        return np.diff(self.offsets)
+
+    def of_batch(
+        self, rows: np.ndarray, first_node: np.ndarray, first_edge: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """The columns of the crystals ``rows``, with nodes and edges counted over all of these.
+
+        Args:
+          rows: of the store.
+          first_node: ``[len(rows)]`` int32, number of the first node of each crystal.
+          first_edge: ``[len(rows)]`` int32, likewise of edges.
+        """
+        lengths = self.lengths[rows]
+        where = ragged(self.offsets[rows], lengths)
+        out = {name: column[where] for name, column in self.columns.items()}
+        for names, first in ((self.of_nodes, first_node), (self.of_edges, first_edge)):
+            for name in names:
+                out[name] = out[name] + np.repeat(first, lengths)
+        return out
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,6 +62,7 @@ class Graphs:
       degree: ``[N]``, edges that each node receives; edges are sorted by receiver.
       senders: ``[E]``, counted within the crystal.
       edges: name → ``[E, …]``, features of the edges.
+      lists: what else a batch may carry, by the name that its budget has for it; see `Batcher`.
     """
 
     node_offsets: np.ndarray
@@ -30,6 +71,7 @@ class Graphs:
     degree: np.ndarray
     senders: np.ndarray
     edges: Mapping[str, np.ndarray]
+    lists: Mapping[str, Ragged] = dataclasses.field(default_factory=dict, kw_only=True)
 
     @functools.cached_property
     def n_nodes(self) -> np.ndarray:

@@ -2,42 +2,54 @@
 
 Most crystals repeat themselves within their cell: two thirds of the atoms in the cells of the
 Materials Project are images of others under the crystal's symmetry. A network that knows no more of
-an atom than its element and the distances to its neighbours gives equivalent atoms the same vector,
-layer by layer. So one atom of each kind, with its multiplicity, is all that has to be computed: a
-*site*. Likewise a site's edges to equivalent neighbours at the same distance carry one message,
-and stand once, with the number of them: a *bond*. Sums and means over atoms and edges become
-weighted ones, and no number changes.
+an atom than its element, its neighbours and their distances gives equivalent atoms the same vector,
+layer by layer (`equivalence`). So one atom of each kind, with its multiplicity, is all that has to
+be computed: a *site*. Likewise a site's edges to equivalent neighbours at the same distance carry
+one message, and stand once, with the number of them: a *bond*. Sums and means over atoms and edges
+become weighted ones, and no number changes.
 
-Equivalence is read off the graph itself, by colour refinement (Weisfeiler and Leman 1968): atoms
-start with their element as colour, and two atoms keep the same colour as long as they have the same
-number of neighbours of each colour at each distance. That is the coarsest partition under which the
-above is exact, so it also holds where the space group was missed, or the graph is not quite
-symmetric. Distances count as equal up to `TOLERANCE`; a bond has the mean of those it stands for.
+Where a network sees angles too, its triplets, pairs of edges, are merged in the same way.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
+from crysgnn_jax.data.equivalence import (
+    FlatGraphs,
+    FlatTriplets,
+    atom_and_edge_colours,
+    atom_colours,
+    shells,
+)
+from crysgnn_jax.data.graphs import ragged
+
 TOLERANCE = 1e-4
-"""Å. Symmetry-equivalent distances differ by up to this in structures of five or six decimals; with
-means in their place, what a network computes changes by the square of it."""
+"""Up to which distances, in Å, and cosines of angles are equal. Symmetry-equivalent ones differ by
+this much in structures of five or six decimals. Each bond has the mean of those it stands for, so
+that what a network computes changes by the square of it."""
 
 N_CONNECTIONS = 5
 """More edges than this between two atoms count as this many, see `Reduction.pair_edges`."""
+
+_MAX_TRIPLETS = 300_000
+"""Triplets to be reduced at a time, unless a crystal has more: some 50 MB."""
 
 
 class Reduction(NamedTuple):
     """The reduced graphs of some crystals, one after the other.
 
-    n crystals, N atoms, S sites, B bonds, P kinds of pairs. Sites are counted within the crystal,
-    in the order of their first atoms; bonds are sorted by receiver, distance and sender.
+    n crystals, N atoms, S sites, B bonds, P kinds of pairs, T triplets. Sites and bonds are counted
+    within the crystal, sites in the order of their first atoms; bonds are sorted by receiver,
+    distance and sender, triplets by second bond.
 
     Attributes:
       site: ``[N]`` int32, the site of each atom.
       n_sites: ``[n]`` int64.
       n_bonds: ``[n]`` int64.
       n_pairs: ``[n]`` int64.
+      n_triplets: ``[n]`` int64, 0 without angles.
       site_species: ``[S]``, atomic number.
       multiplicity: ``[S]`` int32, atoms of the site.
       site_degree: ``[S]`` int32, bonds that the site receives.
@@ -48,12 +60,17 @@ class Reduction(NamedTuple):
       pair_senders: ``[P]`` int32, site of the second ones.
       pair_edges: ``[P]`` int32, edges from second to first atom, 1 … `N_CONNECTIONS`.
       pair_multiplicity: ``[P]`` int32, ordered pairs of atoms of this kind.
+      triplet_senders: ``[T]`` int32, the first bond.
+      triplet_receivers: ``[T]`` int32, the second, which leaves the site the first arrives at.
+      triplet_cosines: ``[T]`` float32, of the angle between them: 1 for going back.
+      triplet_multiplicity: ``[T]`` int32, equal triplets of one edge of the second bond.
     """
 
     site: np.ndarray
     n_sites: np.ndarray
     n_bonds: np.ndarray
     n_pairs: np.ndarray
+    n_triplets: np.ndarray
     site_species: np.ndarray
     multiplicity: np.ndarray
     site_degree: np.ndarray
@@ -64,6 +81,10 @@ class Reduction(NamedTuple):
     pair_senders: np.ndarray
     pair_edges: np.ndarray
     pair_multiplicity: np.ndarray
+    triplet_senders: np.ndarray
+    triplet_receivers: np.ndarray
+    triplet_cosines: np.ndarray
+    triplet_multiplicity: np.ndarray
 
 
 def reduce_graphs(
@@ -73,6 +94,7 @@ def reduce_graphs(
     degree: np.ndarray,
     senders: np.ndarray,
     distances: np.ndarray,
+    vectors: np.ndarray | None = None,
     tolerance: float = TOLERANCE,
 ) -> Reduction:
     """Reduce the graphs of n crystals, given as columns of a graph store.
@@ -84,127 +106,200 @@ def reduce_graphs(
       degree: ``[N]``, edges that each atom receives; edges are sorted by receiver.
       senders: ``[E]``, counted within the crystal.
       distances: ``[E]``, Å.
-      tolerance: Å, up to which distances are equal.
+      vectors: ``[E, 3]``, Å, from the receiver to the image of the sender, where the network sees
+        angles; None where it does not.
+      tolerance: up to which distances (Å) and cosines are equal.
     """
-    n_atoms, n_crystals = len(species), len(n_nodes)
-    crystal = np.repeat(np.arange(n_crystals), n_nodes)
-    crystal_of_edge = np.repeat(np.arange(n_crystals), n_edges)
-    first_atom = np.cumsum(n_nodes) - n_nodes
-    receivers = np.repeat(np.arange(n_atoms), degree)
-    senders = senders + first_atom[crystal_of_edge]
-    shells = _shells(distances, crystal_of_edge, tolerance)
+    first_atom = np.append(0, np.cumsum(n_nodes))
+    first_edge = np.append(0, np.cumsum(n_edges))
+    parts = []
+    for start, stop in _spans(n_nodes, n_edges, with_angles=vectors is not None):
+        atoms = slice(first_atom[start], first_atom[stop])
+        edges = slice(first_edge[start], first_edge[stop])
+        counts = n_nodes[start:stop], n_edges[start:stop]
+        parts.append(
+            _reduce(
+                _flat(*counts, degree[atoms], senders[edges]),
+                stop - start,
+                species[atoms],
+                distances[edges].astype(np.float64),
+                None if vectors is None else vectors[edges].astype(np.float64),
+                tolerance,
+            )
+        )
+    return Reduction(*map(np.concatenate, zip(*parts)))
 
-    colours = _refined_colours(species, crystal, receivers, senders, shells)
+
+def _spans(
+    n_nodes: np.ndarray, n_edges: np.ndarray, with_angles: bool
+) -> Iterator[tuple[int, int]]:
+    """Crystals to be reduced together, as (first, last + 1): all, or those of so many triplets."""
+    if not with_angles:
+        yield 0, len(n_nodes)
+        return
+    about = np.cumsum(n_edges.astype(np.int64) ** 2 // np.maximum(n_nodes, 1))
+    start = 0
+    while start < len(n_nodes):
+        limit = (about[start - 1] if start else 0) + _MAX_TRIPLETS
+        stop = max(start + 1, int(np.searchsorted(about, limit, side="right")))
+        yield start, stop
+        start = stop
+
+
+def _flat(
+    n_nodes: np.ndarray, n_edges: np.ndarray, degree: np.ndarray, senders: np.ndarray
+) -> FlatGraphs:
+    first_atom = np.cumsum(n_nodes) - n_nodes
+    crystal, edge_crystal = (np.repeat(np.arange(len(n)), n) for n in (n_nodes, n_edges))
+    receivers = np.repeat(np.arange(len(degree)), degree)
+    return FlatGraphs(crystal, edge_crystal, receivers, senders + first_atom[edge_crystal])
+
+
+def _reduce(
+    graphs: FlatGraphs,
+    n: int,
+    species: np.ndarray,
+    distances: np.ndarray,
+    vectors: np.ndarray | None,
+    tolerance: float,
+) -> Reduction:
+    """As `reduce_graphs`, of the graphs of n crystals."""
+    distance_shells = shells(distances, graphs.edge_crystal, tolerance)
+    if vectors is None:
+        colours = atom_colours(species, graphs, distance_shells)
+        edge_kind = np.zeros(len(distances), np.int64)
+    else:
+        first, second = _triplets(graphs, len(species))
+        cosines = _cosines(vectors, first, second)
+        crystal = graphs.edge_crystal[second]
+        triplets = FlatTriplets(first, second, shells(1.0 + cosines, crystal, tolerance))
+        colours, edge_colours = atom_and_edge_colours(species, graphs, distance_shells, triplets)
+        edge_kind = np.unique(edge_colours, return_inverse=True)[1]
+
+    # Sites, in the order of their first atoms, and so of their crystals.
     _, representatives, inverse = np.unique(colours, return_index=True, return_inverse=True)
-    # Sites in the order of their first atoms, and so of their crystals.
     order = np.argsort(representatives)
-    representatives = representatives[order]
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
-    site = rank[inverse]
+    site, representatives = rank[inverse], representatives[order]
     multiplicity = np.bincount(site, minlength=len(order))
-    crystal_of_site = crystal[representatives]
-    n_sites = np.bincount(crystal_of_site, minlength=n_crystals)
-    first_site = np.cumsum(n_sites) - n_sites
-    within = lambda sites: (sites - first_site[crystal_of_site[sites]]).astype(np.int32)
+    site_crystal = graphs.crystal[representatives]
+    n_sites, site_in_crystal = _counted(site_crystal, n)
 
     # Bonds: groups of edges.
-    to_site, from_site = site[receivers], site[senders]
-    rows, starts = _grouped(to_site, shells, within(from_site))
-    ends = np.append(starts, len(rows))
-    members, some = np.diff(ends), rows[starts]
-    sums = np.diff(np.append(0.0, np.cumsum(distances[rows], dtype=np.float64))[ends])
-    bond_receivers, bond_senders = to_site[some], from_site[some]
+    to_site, from_site = site[graphs.receivers], site[graphs.senders]
+    bonds = _Groups.of(to_site, distance_shells, site_in_crystal[from_site], edge_kind)
+    bond_receivers = to_site[bonds.some]
+    n_bonds, bond_in_crystal = _counted(site_crystal[bond_receivers], n)
 
-    # Pairs: groups of edges join the same two atoms; groups of those are of the same kind.
-    rows, starts = _grouped(receivers, senders - first_atom[crystal_of_edge])
-    some_edge = rows[starts]
-    n_connections = np.minimum(np.diff(np.append(starts, len(rows))), N_CONNECTIONS)
-    first, second = to_site[some_edge], from_site[some_edge]
-    rows, starts = _grouped(first, within(second), n_connections)
-    kind = rows[starts]
+    # Groups of edges join the same two atoms; groups of those are pairs of the same kind.
+    joined = _Groups.of(graphs.receivers, graphs.senders)
+    n_connections = np.minimum(joined.sizes, N_CONNECTIONS)
+    ends = to_site[joined.some], site_in_crystal[from_site[joined.some]]
+    pairs = _Groups.of(*ends, n_connections)
+    pair_receivers = ends[0][pairs.some]
+
+    if vectors is None:
+        n_triplets = np.zeros(n, np.int64)
+        of_triplets = (np.empty(0, kind) for kind in (np.int32, np.int32, np.float32, np.int32))
+    else:
+        bond_of_edge = bonds.number()
+        ends_of_triplet = bond_of_edge[second], bond_of_edge[first]
+        merged = _Groups.of(*ends_of_triplet, triplets.shells)
+        receiving, sending = (x[merged.some] for x in ends_of_triplet)
+        n_triplets = np.bincount(site_crystal[bond_receivers[receiving]], minlength=n)
+        of_triplets = (
+            bond_in_crystal[sending],
+            bond_in_crystal[receiving],
+            merged.means(cosines).astype(np.float32),
+            (merged.sizes // bonds.sizes[receiving]).astype(np.int32),
+        )
     return Reduction(
-        site=within(site),
-        n_sites=n_sites,
-        n_bonds=np.bincount(crystal_of_site[bond_receivers], minlength=n_crystals),
-        n_pairs=np.bincount(crystal_of_site[first[kind]], minlength=n_crystals),
-        site_species=species[representatives],
-        multiplicity=multiplicity.astype(np.int32),
-        site_degree=np.bincount(bond_receivers, minlength=len(order)).astype(np.int32),
-        bond_senders=within(bond_senders),
-        bond_distances=(sums / members).astype(np.float32),
-        bond_multiplicity=(members // multiplicity[bond_receivers]).astype(np.int32),
-        pair_receivers=within(first[kind]),
-        pair_senders=within(second[kind]),
-        pair_edges=n_connections[kind].astype(np.int32),
-        pair_multiplicity=np.diff(np.append(starts, len(rows))).astype(np.int32),
+        site_in_crystal[site],
+        n_sites,
+        n_bonds,
+        np.bincount(site_crystal[pair_receivers], minlength=n),
+        n_triplets,
+        species[representatives],
+        multiplicity.astype(np.int32),
+        np.bincount(bond_receivers, minlength=len(order)).astype(np.int32),
+        site_in_crystal[from_site[bonds.some]],
+        bonds.means(distances).astype(np.float32),
+        (bonds.sizes // multiplicity[bond_receivers]).astype(np.int32),
+        site_in_crystal[pair_receivers],
+        ends[1][pairs.some],
+        n_connections[pairs.some].astype(np.int32),
+        pairs.sizes.astype(np.int32),
+        *of_triplets,
     )
 
 
-def _shells(distances: np.ndarray, crystal: np.ndarray, tolerance: float) -> np.ndarray:
-    """``[E]``: numbers of groups of equal distances, counted within each crystal, nearest first.
+def _triplets(graphs: FlatGraphs, n_atoms: int) -> tuple[np.ndarray, np.ndarray]:
+    """First and second edge of all triplets, ``[T]`` twice, by second edge; no edge of an atom to
+    its own image with itself."""
+    degree = np.bincount(graphs.receivers, minlength=n_atoms)
+    arrivals = np.cumsum(degree) - degree
+    lengths = degree[graphs.senders]
+    second = np.repeat(np.arange(len(lengths)), lengths)
+    first = ragged(arrivals[graphs.senders], lengths)
+    different = first != second
+    return first[different], second[different]
 
-    A group ends at a gap of more than the tolerance, and is cut where it grows wider than that.
+
+def _cosines(vectors: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """``[T]``: of the angle between two edges at the atom where the first arrives, which sees that
+    one along its vector and the second against it."""
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.clip(-np.einsum("td,td->t", unit[first], unit[second]), -1.0, 1.0)
+
+
+def _counted(crystal: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """How many things each of n crystals has, ``[n]``, and their numbers within the crystal, int32;
+    from the crystal of each, ascending."""
+    counts = np.bincount(crystal, minlength=n)
+    first = np.cumsum(counts) - counts
+    return counts, (np.arange(len(crystal)) - first[crystal]).astype(np.int32)
+
+
+class _Groups(NamedTuple):
+    """Rows with equal keys, in the order of the keys.
+
+    Attributes:
+      rows: ``[n]``, row numbers, group by group.
+      starts: ``[m]``, where the groups start.
     """
-    distances = distances.astype(np.float64)
-    # One key, since a sort by two takes three times as long; it loses 1e-12 Å.
-    order = np.argsort(crystal * (1.0 + distances.max(initial=0.0)) + distances)
-    sorted_distances, sorted_crystal = distances[order], crystal[order]
-    first = np.append(True, np.diff(sorted_crystal) != 0)[: len(order)]
-    gap = first | np.append(True, np.diff(sorted_distances) > tolerance)[: len(order)]
-    group_start = np.flatnonzero(gap)
-    beyond = sorted_distances - np.repeat(
-        sorted_distances[group_start], np.diff(np.append(group_start, len(order)))
-    )
-    cell = np.floor(beyond / tolerance)
-    number = np.cumsum(gap | np.append(True, np.diff(cell) != 0)[: len(order)])
-    crystal_start = np.flatnonzero(first)
-    number -= np.repeat(number[crystal_start], np.diff(np.append(crystal_start, len(order))))
-    shells = np.empty(len(order), np.int64)
-    shells[order] = number
-    return shells
 
+    rows: np.ndarray
+    starts: np.ndarray
 
-def _refined_colours(
-    species: np.ndarray,
-    crystal: np.ndarray,
-    receivers: np.ndarray,
-    senders: np.ndarray,
-    shells: np.ndarray,
-) -> np.ndarray:
-    """``[N]`` uint64: atoms of equal colour are equivalent.
+    @classmethod
+    def of(cls, *keys: np.ndarray) -> "_Groups":
+        """By non-negative integers ``[n]``, the first key foremost."""
+        joined = np.zeros(len(keys[0]), np.int64)
+        for key in keys:
+            joined = joined * (int(key.max(initial=0)) + 1) + key
+        rows = np.argsort(joined, kind="stable")
+        joined = joined[rows]
+        return cls(rows, np.flatnonzero(np.append(True, joined[1:] != joined[:-1])[: len(rows)]))
 
-    Colours are hashes: of 64 bits, so that two of a million atoms get the same one by chance once
-    in 10⁷ times.
-    """
-    edge_ends = np.cumsum(np.bincount(receivers, minlength=len(species)))
-    shells = _hash(shells.astype(np.uint64))
-    colours = _hash(_hash(crystal.astype(np.uint64)) + species.astype(np.uint64))
-    n_colours = 0
-    while (n := len(np.unique(colours))) > n_colours:
-        n_colours = n
-        # A sum does not depend on the order of the neighbours; it wraps around, as a hash may.
-        sums = np.append(np.uint64(0), np.cumsum(_hash(shells + colours[senders])))[
-            np.append(0, edge_ends)
-        ]
-        colours = _hash(colours + np.diff(sums))
-    return colours
+    @property
+    def some(self) -> np.ndarray:
+        """``[m]``, a row of each group."""
+        return self.rows[self.starts]
 
+    @property
+    def sizes(self) -> np.ndarray:
+        """``[m]``"""
+        return np.diff(np.append(self.starts, len(self.rows)))
 
-def _hash(values: np.ndarray) -> np.ndarray:
-    """Mix the bits of uint64 numbers (the finaliser of SplitMix64, Steele et al. 2014)."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    def number(self) -> np.ndarray:
+        """``[n]``, the group of each row."""
+        out = np.empty(len(self.rows), np.int64)
+        out[self.rows] = np.repeat(np.arange(len(self.starts)), self.sizes)
+        return out
 
-
-def _grouped(*keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers sorted by non-negative integers, the first key foremost, and where in them each
-    group of equal keys starts."""
-    joined = np.zeros(len(keys[0]), np.int64)
-    for key in keys:
-        joined = joined * (int(key.max(initial=0)) + 1) + key
-    rows = np.argsort(joined, kind="stable")
-    joined = joined[rows]
-    return rows, np.flatnonzero(np.append(True, joined[1:] != joined[:-1])[: len(rows)])
+    def means(self, values: np.ndarray) -> np.ndarray:
+        """``[n]`` float64 → ``[m]``."""
+        return (
+            np.add.reduceat(values[self.rows], self.starts) / self.sizes if len(values) else values
+        )

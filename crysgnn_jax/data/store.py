@@ -18,6 +18,7 @@ A store is a directory, named by a fingerprint of its content, of NumPy columns:
     site_offsets.npy       [n + 1] int64: the sites of crystal k, see `reduction`
     bond_offsets.npy       [n + 1] int64, the same for its bonds
     pair_offsets.npy       [n + 1] int64, the same for its kinds of pairs
+    triplet_offsets.npy    [n + 1] int64, the same for its triplets, of graphs by bonds alone
     site.npy …             the ragged columns of `reduction.Reduction`
     labels/<name>.npy      [n] float64, NaN where the label is missing
     tags/<name>.npy        [n] text, empty where the tag is missing
@@ -52,7 +53,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from crysgnn_jax.data.crystal import Crystal
-from crysgnn_jax.data.graphs import Graphs, ReducedGraphs
+from crysgnn_jax.data.graphs import Graphs, Ragged, ReducedGraphs
 from crysgnn_jax.data.neighbours import neighbour_list
 from crysgnn_jax.data.reduction import reduce_graphs
 from crysgnn_jax.data.settings import FeaturiserSettings
@@ -75,6 +76,12 @@ _EDGE_COLUMNS = ("senders", "distances", "vectors")
 _SITE_COLUMNS = ("site_species", "multiplicity", "site_degree")
 _BOND_COLUMNS = ("bond_senders", "bond_distances", "bond_multiplicity")
 _PAIR_COLUMNS = ("pair_receivers", "pair_senders", "pair_edges", "pair_multiplicity")
+_TRIPLET_COLUMNS = (
+    "triplet_senders",
+    "triplet_receivers",
+    "triplet_cosines",
+    "triplet_multiplicity",
+)
 
 _RAGGED = {
     "n_nodes": (*_NODE_COLUMNS, "site"),
@@ -82,6 +89,7 @@ _RAGGED = {
     "n_sites": _SITE_COLUMNS,
     "n_bonds": _BOND_COLUMNS,
     "n_pairs": _PAIR_COLUMNS,
+    "n_triplets": _TRIPLET_COLUMNS,
 }
 """Number of entries of each crystal → the columns that have so many."""
 
@@ -91,6 +99,7 @@ _OFFSETS = {
     "site_offsets": "n_sites",
     "bond_offsets": "n_bonds",
     "pair_offsets": "n_pairs",
+    "triplet_offsets": "n_triplets",
 }
 
 Progress = Callable[[int, int], None]
@@ -147,7 +156,6 @@ class GraphStore:
     vectors = _column("vectors")
     site_offsets = _column("site_offsets")
     bond_offsets = _column("bond_offsets")
-    pair_offsets = _column("pair_offsets")
     site = _column("site")
     site_species = _column("site_species")
     multiplicity = _column("multiplicity")
@@ -155,10 +163,6 @@ class GraphStore:
     bond_senders = _column("bond_senders")
     bond_distances = _column("bond_distances")
     bond_multiplicity = _column("bond_multiplicity")
-    pair_receivers = _column("pair_receivers")
-    pair_senders = _column("pair_senders")
-    pair_edges = _column("pair_edges")
-    pair_multiplicity = _column("pair_multiplicity")
 
     @functools.cached_property
     def full(self) -> Graphs:
@@ -181,12 +185,11 @@ class GraphStore:
             site=self.site,
             multiplicity=self.multiplicity,
             edge_multiplicity=self.bond_multiplicity,
+            lists={
+                "n_pair": self._list("pair", _PAIR_COLUMNS, of_nodes=_PAIR_COLUMNS[:2]),
+                "n_triplet": self._list("triplet", _TRIPLET_COLUMNS, of_edges=_TRIPLET_COLUMNS[:2]),
+            },
         )
-
-    @functools.cached_property
-    def n_pairs(self) -> np.ndarray:
-        """``[n]`` int64, kinds of connected pairs of each crystal, see `reduction`."""
-        return np.diff(self.pair_offsets)
 
     @functools.cached_property
     def n_nodes(self) -> np.ndarray:
@@ -221,6 +224,10 @@ class GraphStore:
                 f"{', '.join(known) or 'it has none'}"
             )
         return self._load(_named_file(folder, name))
+
+    def _list(self, name: str, columns: Sequence[str], **numbers_of: Sequence[str]) -> Ragged:
+        loaded = {column: self._load(column) for column in columns}
+        return Ragged(self._load(f"{name}_offsets"), loaded, **numbers_of)
 
     def _load(self, name: str) -> np.ndarray:
         return np.load(self.path / f"{name}.npy", mmap_mode="r")
@@ -507,6 +514,8 @@ def _make_chunk(
         reduction = reduce_graphs(
             *(columns[name] for name in ("n_nodes", "n_edges", "species", "degree")),
             *(columns[name] for name in ("senders", "distances")),
+            # The networks that see angles are those that take bonds.
+            columns["vectors"] if settings.rule == "bonds" else None,
         )
         columns |= reduction._asdict()
         columns["labels"] = np.array(

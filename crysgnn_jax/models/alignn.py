@@ -13,9 +13,9 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
 from crysgnn_jax.data.store import GraphStore
-from crysgnn_jax.models.graph import masks, mean_pool
+from crysgnn_jax.models.graph import mean_pool, multiplicities
 from crysgnn_jax.models.layers import MaskedBatchNorm, atom_features, dense
-from crysgnn_jax.models.line_graph import angle_cosines, count_triplets, line_graph
+from crysgnn_jax.models.line_graph import line_graph, triplet_cosines
 from crysgnn_jax.models.protocol import Prediction, Student
 
 
@@ -36,10 +36,10 @@ class NormedLayer(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
-        """``[n, d]`` and the mask of real rows ``[n]`` → ``[n, width]``."""
+    def __call__(self, x: jax.Array, weights: jax.Array, train: bool) -> jax.Array:
+        """``[n, d]`` and the rows that each stands for ``[n]``, 0 for padding → ``[n, width]``."""
         x = dense(self.width, x.shape[-1], name="linear")(x)
-        return nn.silu(MaskedBatchNorm(self.axis_name, name="norm")(x, mask, train))
+        return nn.silu(MaskedBatchNorm(self.axis_name, name="norm")(x, weights, train))
 
 
 class EdgeGatedConvolution(nn.Module):
@@ -65,8 +65,8 @@ class EdgeGatedConvolution(nn.Module):
         edges: jax.Array,
         senders: jax.Array,
         receivers: jax.Array,
-        node_mask: jax.Array,
-        edge_mask: jax.Array,
+        node_weights: jax.Array,
+        multiplicity: jax.Array,
         train: bool,
     ) -> tuple[jax.Array, jax.Array]:
         """One round of messages.
@@ -76,8 +76,9 @@ class EdgeGatedConvolution(nn.Module):
           edges: ``[n_edge, d]``
           senders: ``[n_edge]``
           receivers: ``[n_edge]``, in ascending order.
-          node_mask: ``[n_node]``
-          edge_mask: ``[n_edge]``; edges of 0 send nothing, wherever they lead.
+          node_weights: ``[n_node]``, nodes that each stands for; 0 for padding.
+          multiplicity: ``[n_edge]``, edges of one such node that each stands for; those of 0 send
+            nothing, wherever they lead.
           train: use the batch's statistics, and update the running ones.
 
         Returns:
@@ -88,17 +89,18 @@ class EdgeGatedConvolution(nn.Module):
         norm = lambda name: MaskedBatchNorm(self.axis_name, name=name)
         gates = linear("sender_gate", nodes)[senders] + linear("receiver_gate", nodes)[receivers]
         gates = checkpoint_name(gates + linear("edge_gate", edges), "gates")
-        opening = nn.sigmoid(gates) * edge_mask[:, None]
+        opening = nn.sigmoid(gates) * multiplicity[:, None]
         messages = opening * linear("message", nodes)[senders]
         total = lambda x: jax.ops.segment_sum(x, receivers, n_node, indices_are_sorted=True)
         # 1e-6 as in the original: a receiver without edges divides by it.
         average = total(messages) / (total(opening) + 1e-6)
-        update = norm("node_norm")(linear("update", nodes) + average, node_mask, train)
-        nodes = (nodes + nn.silu(update)) * node_mask[:, None]
+        update = norm("node_norm")(linear("update", nodes) + average, node_weights, train)
+        nodes = (nodes + nn.silu(update)) * (node_weights > 0)[:, None]
+        edge_weights = multiplicity * node_weights[receivers]
         if self.keep_edges:
-            edges = edges + nn.silu(norm("edge_norm")(gates, edge_mask, train))
+            edges = edges + nn.silu(norm("edge_norm")(gates, edge_weights, train))
         else:
-            norm("edge_norm")(jax.lax.stop_gradient(gates), edge_mask, train)
+            norm("edge_norm")(jax.lax.stop_gradient(gates), edge_weights, train)
         return nodes, edges
 
 
@@ -136,9 +138,11 @@ class ALIGNN(nn.Module):
     def __call__(self, graph: jraph.GraphsTuple, train: bool) -> Prediction:
         """Predict one property for each crystal of a padded batch.
 
-        ``graph.edges`` holds ``distances`` ``[n_edge]`` and ``vectors`` ``[n_edge, 3]``, Å.
+        ``graph.edges`` holds ``distances`` ``[n_edge]`` and, unless the graphs are reduced,
+        ``vectors`` ``[n_edge, 3]``, Å.
         """
-        mask = masks(graph)
+        atom_weights, multiplicity = multiplicities(graph)
+        bond_weights = multiplicity * atom_weights[graph.receivers]
         line = line_graph(graph, self.n_triplet)
         convolution, layer = EdgeGatedConvolution, NormedLayer
         if self.remat:
@@ -146,24 +150,25 @@ class ALIGNN(nn.Module):
             convolution = nn.remat(convolution, static_argnums=(7,), policy=policy)
             layer = nn.remat(layer, static_argnums=(3,))
 
-        def embed(name: str, x: jax.Array, mask: jax.Array) -> jax.Array:
+        def embed(name: str, x: jax.Array, weights: jax.Array) -> jax.Array:
             for depth, width in enumerate((self.embedding_width, self.width)):
-                x = layer(width, self.axis_name, name=f"{name}_{depth}")(x, mask, train)
+                x = layer(width, self.axis_name, name=f"{name}_{depth}")(x, weights, train)
             return x
 
         features = atom_features(graph.nodes["species"])
         nodes = layer(self.width, self.axis_name, name="atom_embedding")(
-            features, mask.nodes, train
+            features, atom_weights, train
         )
         lengths = radial_basis(graph.edges["distances"], 0.0, self.cutoff, self.n_radial)
-        edges = embed("edge_embedding", lengths, mask.edges)
-        cosines = angle_cosines(line, graph.edges["vectors"])
+        edges = embed("edge_embedding", lengths, bond_weights)
         angles = embed(
-            "angle_embedding", radial_basis(cosines, -1.0, 1.0, self.n_angular), line.mask
+            "angle_embedding",
+            radial_basis(triplet_cosines(graph, line), -1.0, 1.0, self.n_angular),
+            line.multiplicity * bond_weights[line.receivers],
         )
 
-        on_crystal = (graph.senders, graph.receivers, mask.nodes, mask.edges, train)
-        on_line = (line.senders, line.receivers, mask.edges, line.mask, train)
+        on_crystal = (graph.senders, graph.receivers, atom_weights, multiplicity, train)
+        on_line = (line.senders, line.receivers, bond_weights, line.multiplicity, train)
         n_layers = self.n_alignn + self.n_gcn
         for k in range(n_layers):
             nodes, edges = convolution(self.axis_name, k < n_layers - 1, name=f"crystal_{k}")(
@@ -181,8 +186,8 @@ class ALIGNN(nn.Module):
 
 
 def extra_sizes(store: GraphStore) -> dict[str, np.ndarray]:
-    """What ALIGNN lays out besides atoms and edges."""
-    return {"n_triplet": count_triplets(store)}
+    """What ALIGNN lays out besides atoms and edges of reduced graphs."""
+    return {"n_triplet": store.reduced.lists["n_triplet"].lengths}
 
 
 STUDENT = Student(
@@ -192,7 +197,7 @@ STUDENT = Student(
     batch_size=16,
     weight_decay=1e-5,
     graphs={"rule": "bonds"},
-    edge_columns=("distances", "vectors"),
+    reduced=True,
     extra_sizes=extra_sizes,
     not_settings=("n_triplet",),
 )

@@ -26,27 +26,38 @@ class LineGraph(NamedTuple):
     Attributes:
       senders: ``[n_triplet]`` int32, the first edge of each triplet, e1 = k → j.
       receivers: ``[n_triplet]`` int32, the second, e2 = j → i, in ascending order.
-      mask: ``[n_triplet]`` float32, 1.0 for real triplets, which come first.
+      multiplicity: ``[n_triplet]`` float32, equal triplets of one edge e2 that each stands for: 1.0
+        in full graphs; 0.0 for padding, which comes last.
       total: scalar int32, triplets that the batch has; more than ``n_triplet`` where the static
         shape is too small.
     """
 
     senders: jax.Array
     receivers: jax.Array
-    mask: jax.Array
+    multiplicity: jax.Array
     total: jax.Array
+
+    @property
+    def mask(self) -> jax.Array:
+        """``[n_triplet]`` float32, 1.0 for real triplets."""
+        return (self.multiplicity > 0).astype(jnp.float32)
 
 
 def line_graph(graph: jraph.GraphsTuple, n_triplet: int) -> LineGraph:
     """The triplets of a batch, all but those of an edge with itself.
 
     Going back, i → j → i, is a triplet; an edge from an atom to its own image has no triplet with
-    itself, though it leaves where it arrives. Padding edges are in none.
+    itself, though it leaves where it arrives. Padding edges are in none. A batch of reduced graphs
+    carries its triplets (`data.reduction`), merged; those of full graphs are found here.
 
     Args:
       graph: a padded batch, receivers ascending.
       n_triplet: static; at least the sum of `count_triplets` over the crystals of the batch.
     """
+    if "triplet_multiplicity" in graph.globals:
+        ends = graph.globals["triplet_senders"], graph.globals["triplet_receivers"]
+        multiplicity = jnp.asarray(graph.globals["triplet_multiplicity"])
+        return LineGraph(*ends, multiplicity, jnp.sum(multiplicity > 0))
     n_node, n_edge = jax.tree.leaves(graph.nodes)[0].shape[0], len(graph.senders)
     senders, receivers = jnp.asarray(graph.senders), jnp.asarray(graph.receivers)
     real = masks(graph).edges.astype(jnp.int32)
@@ -64,9 +75,16 @@ def line_graph(graph: jraph.GraphsTuple, n_triplet: int) -> LineGraph:
     return LineGraph(
         senders=jnp.clip(first, 0, n_edge - 1),
         receivers=second,
-        mask=(slot < last[-1]).astype(jnp.float32),
+        multiplicity=(slot < last[-1]).astype(jnp.float32),
         total=last[-1],
     )
+
+
+def triplet_cosines(graph: jraph.GraphsTuple, line: LineGraph) -> jax.Array:
+    """``[n_triplet]``: `angle_cosines` of full graphs; reduced ones carry them."""
+    if "triplet_cosines" in graph.globals:
+        return graph.globals["triplet_cosines"]
+    return angle_cosines(line, graph.edges["vectors"])
 
 
 def angle_cosines(line: LineGraph, vectors: jax.Array) -> jax.Array:
@@ -87,7 +105,7 @@ def angle_cosines(line: LineGraph, vectors: jax.Array) -> jax.Array:
 
 
 def count_triplets(store: GraphStore) -> np.ndarray:
-    """``[n]`` int64, the triplets of each crystal of a store, by which batches are budgeted."""
+    """``[n]`` int64, the triplets of each crystal's full graph, by which batches are budgeted."""
     counts = np.empty(len(store), np.int64)
     for start in range(0, len(store), _CHUNK):
         stop = min(start + _CHUNK, len(store))

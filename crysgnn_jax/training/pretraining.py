@@ -57,7 +57,7 @@ def hold_out(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def pair_sizes(store: GraphStore) -> Sizes:
     """What each crystal takes of a batch of reduced graphs with pairs of atoms."""
     graphs = store.reduced
-    extra = {"blocks": count_blocks(graphs.n_nodes), "pairs": store.n_pairs}
+    extra = {"blocks": count_blocks(graphs.n_nodes), "n_pair": graphs.lists["n_pair"].lengths}
     return Sizes(graphs.n_nodes, graphs.n_edges, extra)
 
 
@@ -99,7 +99,7 @@ def pretrain(
     train, validation = rows
     sizes = pair_sizes(store)
     budget = choose_budget(sizes, settings.batch_size)
-    batcher = Batcher(store, budget, graphs=store.reduced, pairs=True)
+    batcher = Batcher(store, budget, graphs=store.reduced)
     n_block = budget.extra["blocks"]
 
     def metrics_of(variables, graph):

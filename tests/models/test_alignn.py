@@ -16,7 +16,7 @@ from crysgnn_jax.data.store import build_store
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.interop.torch_names import convert
 from crysgnn_jax.models.alignn import ALIGNN, STUDENT, radial_basis
-from crysgnn_jax.models.line_graph import angle_cosines, line_graph
+from crysgnn_jax.models.line_graph import angle_cosines, count_triplets, line_graph
 from crysgnn_jax.objectives.property import Standardiser, property_loss
 from golden import assert_close, load, under, variables_of, with_statistics
 from toys import caesium_chloride, collection, fcc, perovskite, random_crystal, rocksalt
@@ -215,9 +215,9 @@ def batch_of(store, budget=None):
     sizes = (int(store.n_nodes.sum()) + 1, int(store.n_edges.sum()), len(store) + 1)
     label = np.linspace(-1.0, 1.0, len(store))
     batcher = Batcher(
-        store, budget or Budget(*sizes), label=label, edge_columns=STUDENT.edge_columns
+        store, budget or Budget(*sizes), label=label, edge_columns=("distances", "vectors")
     )
-    n_triplet = int(STUDENT.extra_sizes(store)["n_triplet"].sum())
+    n_triplet = int(count_triplets(store).sum())
     return batcher(np.arange(len(store))), n_triplet
 
 
@@ -310,7 +310,7 @@ def test_two_devices_are_one(tmp_path):
     variables = fresh(whole)
     budget = Budget(int(store.n_nodes.sum()) + 1, int(store.n_edges.sum()), 5)
     batcher = Batcher(
-        store, budget, label=np.linspace(-1.0, 1.0, 4), edge_columns=STUDENT.edge_columns
+        store, budget, label=np.linspace(-1.0, 1.0, 4), edge_columns=("distances", "vectors")
     )
     parts = stack([batcher(np.arange(3)), batcher(np.array([3]))])
 
