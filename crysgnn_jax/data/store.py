@@ -48,7 +48,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from crysgnn_jax.data.crystal import Crystal
-from crysgnn_jax.data.neighbours import neighbour_list
+from crysgnn_jax.data.neighbours import Neighbours, neighbour_lists
 from crysgnn_jax.data.settings import FeaturiserSettings
 from crysgnn_jax.data.source import Source
 from crysgnn_jax.data.symmetry import space_group_number
@@ -416,11 +416,13 @@ def _make_chunk(
     file: Path,
 ) -> int:
     """Write the graphs of ``items`` to ``file``; returns the number of items."""
+    decoded = [_decoded(decode, item) for item in items]
+    usable = [crystal for crystal in decoded if isinstance(crystal, Crystal)]
+    found = iter(neighbour_lists(usable, settings))
     rows, crystals, skipped = [], [], []
-    for item in items:
+    for crystal in decoded:
         try:
-            crystal = decode(item)
-            rows.append(_graph(crystal, settings))
+            rows.append(_graph(_valid(crystal), _valid(next(found)), settings))
         except InvalidCrystal as error:
             skipped.append((error.crystal_id, error.reason))
         else:
@@ -447,9 +449,28 @@ def _make_chunk(
     return len(items)
 
 
-def _graph(crystal: Crystal, settings: FeaturiserSettings) -> dict[str, np.ndarray]:
-    """One crystal's share of each column."""
-    neighbours = neighbour_list(crystal, settings)
+def _decoded(decode: Callable[[Any], Crystal], item: Any) -> Crystal | InvalidCrystal:
+    """The crystal in an item, or why it cannot be used: to be told in the order of the items."""
+    try:
+        return decode(item)
+    except InvalidCrystal as error:
+        return error
+
+
+def _valid(result: Any) -> Any:
+    if isinstance(result, InvalidCrystal):
+        raise result
+    return result
+
+
+def _graph(
+    crystal: Crystal, neighbours: Neighbours, settings: FeaturiserSettings
+) -> dict[str, np.ndarray]:
+    """One crystal's share of each column.
+
+    Raises:
+      InvalidCrystal: it has no space group.
+    """
     n_atoms = len(crystal.species)
     return {
         "ids": np.array(crystal.id),
