@@ -394,11 +394,9 @@ def _run_chunks(
 
 
 def _start_worker() -> None:
-    """Settle a fresh worker process: one thread, deaf to Ctrl-C, and gone when its parent is."""
+    """Settle a fresh worker process: deaf to Ctrl-C, and gone when its parent is."""
     # The parent decides what an interrupt means; the worker finishes its chunk.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # vesin would start one thread per core in every worker.
-    os.environ["OMP_NUM_THREADS"] = "1"
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
@@ -507,7 +505,9 @@ class _Chunk:
     def ragged(self, name: str, count: str) -> np.ndarray:
         """The column ``name``, with ``count`` entries per crystal, of the kept crystals."""
         with np.load(self.file) as arrays:
-            return arrays[name][np.repeat(self.keep, arrays[count])]
+            values = arrays[name]
+            # Without duplicates, as nearly always, there is nothing to pick out and to copy.
+            return values if self.keep.all() else values[np.repeat(self.keep, arrays[count])]
 
 
 def _assemble(chunks: Sequence[_Chunk], draft: Path, meta: dict[str, Any]) -> None:
