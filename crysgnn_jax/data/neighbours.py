@@ -105,16 +105,22 @@ def _search(
     crystals: Sequence[Crystal], settings: FeaturiserSettings
 ) -> list[Neighbours | InvalidCrystal]:
     """`neighbour_lists` of a few crystals: radii grow until each has the neighbours it needs."""
-    found = [_too_long(crystal) for crystal in crystals]
-    pending = np.flatnonzero([result is None for result in found])
+    lattices = np.stack([crystal.lattice for crystal in crystals])
+    longest = np.linalg.norm(lattices, axis=2).max(axis=1)
+    found: list[Neighbours | InvalidCrystal | None] = [None] * len(crystals)
+    for k in np.flatnonzero(longest > MAX_LATTICE_VECTOR):
+        reason = f"a lattice vector is {longest[k]:.4g} Å long; check that its unit is Å"
+        found[k] = InvalidCrystal(crystals[k].id, reason)
+    pending = np.flatnonzero(longest <= MAX_LATTICE_VECTOR)
+    n_atoms = np.array([len(crystal.species) for crystal in crystals])
     cutoff = settings.cutoff + _CUTOFF_SLACK
-    radii = np.minimum(cutoff, _first_radii(crystals, settings.n_neighbours))[pending]
+    radii = np.minimum(cutoff, _first_radii(lattices, n_atoms, settings.n_neighbours))[pending]
     if settings.rule == "bonds":
         cutoff = math.inf
     while len(pending):
         some = [crystals[k] for k in pending]
         pairs = pairs_within(some, radii)
-        starts = np.cumsum([0, *(len(crystal.species) for crystal in some)])
+        starts = np.append(0, np.cumsum(n_atoms[pending]))
         reach = _reach(pairs, starts[-1], settings)
         is_last = (radii >= cutoff) | (np.maximum.reduceat(reach, starts[:-1]) < radii)
         reach = np.minimum(reach, cutoff)
@@ -133,20 +139,10 @@ def _search(
     return found
 
 
-def _too_long(crystal: Crystal) -> InvalidCrystal | None:
-    longest = math.sqrt((crystal.lattice**2).sum(axis=1).max())
-    if longest <= MAX_LATTICE_VECTOR:
-        return None
-    return InvalidCrystal(
-        crystal.id, f"a lattice vector is {longest:.4g} Å long; check that its unit is Å"
-    )
-
-
-def _first_radii(crystals: Sequence[Crystal], n_neighbours: int) -> np.ndarray:
+def _first_radii(lattices: np.ndarray, n_atoms: np.ndarray, n_neighbours: int) -> np.ndarray:
     """``[n_crystal]`` Å; radii that hold the neighbours of nearly every atom, from the number
     density."""
-    volumes = np.abs(np.linalg.det([crystal.lattice for crystal in crystals]))
-    n_atoms = np.array([len(crystal.species) for crystal in crystals])
+    volumes = np.abs(np.linalg.det(lattices))
     return np.cbrt(_CROWDING * n_neighbours * volumes / n_atoms * 3 / (4 * math.pi))
 
 
@@ -185,7 +181,7 @@ def _reach(pairs: Pairs, n_atoms: int, settings: FeaturiserSettings) -> np.ndarr
 
 def _nearest(pairs: Pairs, reach: np.ndarray, settings: FeaturiserSettings) -> np.ndarray:
     """``[n_pair]`` bool: within the receiver's reach, up to ``n_neighbours`` where ties are cut."""
-    keep = pairs.distances <= reach[pairs.receivers]
+    keep = pairs.distances <= reach.take(pairs.receivers)
     if settings.ties == "cut":
         first = np.searchsorted(pairs.receivers, pairs.receivers)
         keep &= np.arange(len(first)) - first < settings.n_neighbours
@@ -195,7 +191,7 @@ def _nearest(pairs: Pairs, reach: np.ndarray, settings: FeaturiserSettings) -> n
 def _bonds(pairs: Pairs, reach: np.ndarray) -> np.ndarray:
     """``[n_pair]`` bool: within the reach of either atom. A pair and its reverse have equal
     distances, so both are bonds or neither."""
-    return pairs.distances <= np.maximum(reach[pairs.receivers], reach[pairs.senders])
+    return pairs.distances <= np.maximum(reach.take(pairs.receivers), reach.take(pairs.senders))
 
 
 def _split(pairs: Pairs, kept: np.ndarray, starts: np.ndarray) -> list[Neighbours]:
