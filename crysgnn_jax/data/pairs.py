@@ -20,8 +20,8 @@ _STEPS = 1e8
 """Distances are rounded to steps of 10⁻⁸ Å: far below single precision and far above the noise of
 double precision, so that symmetry-equivalent neighbours have equal distances."""
 
-_STEP_BITS = 40
-"""Room for the steps of a distance in a sorting key: up to 10,000 Å; above it, the receiver."""
+_STEP_BITS = 44
+"""Room for the steps of a distance in a sorting key: up to 175,000 Å; above it, the receiver."""
 
 _BLOCK = 1 << 15
 """Candidates in one matrix product: they stay in the processor's cache, and are too few for BLAS
