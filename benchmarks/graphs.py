@@ -27,11 +27,11 @@ from benchmarks.timing import Worker, median_and_range
 from crysgnn_jax.data.crystal import Crystal
 from crysgnn_jax.data.datasets import select
 from crysgnn_jax.data.elements import SYMBOLS
-from crysgnn_jax.data.neighbours import neighbour_list
+from crysgnn_jax.data.neighbours import neighbour_lists
 from crysgnn_jax.data.readers import open_source
 from crysgnn_jax.data.settings import FeaturiserSettings
 from crysgnn_jax.data.source import Source
-from crysgnn_jax.data.store import GraphStore, build_store
+from crysgnn_jax.data.store import CHUNK_SIZE, GraphStore, build_store
 from crysgnn_jax.data.symmetry import space_group_number
 from crysgnn_jax.errors import InvalidCrystal, UserError
 from crysgnn_jax.reporting.tables import text_table
@@ -108,8 +108,8 @@ class Builder:
         items = source.items(0, len(source))
         crystals = [crystal for item in items if (crystal := _decoded(source, item)) is not None]
         times.append(clock())
-        for crystal in crystals:
-            neighbour_list(crystal, settings)
+        for start in range(0, len(crystals), CHUNK_SIZE):
+            neighbour_lists(crystals[start : start + CHUNK_SIZE], settings)
         times.append(clock())
         for crystal in crystals:
             space_group_number(crystal, settings.symprec)

@@ -17,7 +17,7 @@ BUSY = 0.1
 """Cores used by others from which on results are doubtful."""
 
 PACKAGES = (
-    "jax", "jaxlib", "flax", "numpy", "gemmi", "vesin", "moyopy",
+    "jax", "jaxlib", "flax", "numpy", "gemmi", "moyopy",
     "torch", "torch_geometric", "alignn", "pymatgen", "spglib",
 )  # fmt: skip
 

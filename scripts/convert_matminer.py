@@ -16,10 +16,11 @@ import io
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 
+import ase
 import ase.io
 import numpy as np
-import vesin
 from ase.formula import Formula
+from ase.neighborlist import neighbor_list
 
 from crysgnn_jax.data.crystal import Crystal
 from crysgnn_jax.data.crystal_table import write_table
@@ -132,9 +133,13 @@ Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def pairs_of(crystal: Crystal) -> Pairs:
     """Atoms nearer than 5 Å: the indices of both and the lattice translation of the second."""
-    return vesin.NeighborList(cutoff=5.0, full_list=True).compute(
-        crystal.frac_coords @ crystal.lattice, crystal.lattice, True, "ijS"
+    atoms = ase.Atoms(
+        crystal.species,
+        positions=crystal.frac_coords @ crystal.lattice,
+        cell=crystal.lattice,
+        pbc=True,
     )
+    return neighbor_list("ijS", atoms, 5.0)
 
 
 def distances(pairs: Pairs, frac_coords: np.ndarray, lattice: np.ndarray) -> np.ndarray:

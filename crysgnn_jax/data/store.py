@@ -54,7 +54,7 @@ import numpy as np
 
 from crysgnn_jax.data.crystal import Crystal
 from crysgnn_jax.data.graphs import Graphs, Ragged, ReducedGraphs
-from crysgnn_jax.data.neighbours import neighbour_list
+from crysgnn_jax.data.neighbours import Neighbours, neighbour_lists
 from crysgnn_jax.data.reduction import reduce_graphs
 from crysgnn_jax.data.settings import FeaturiserSettings
 from crysgnn_jax.data.source import Source
@@ -469,11 +469,9 @@ def _run_chunks(
 
 
 def _start_worker() -> None:
-    """Settle a fresh worker process: one thread, deaf to Ctrl-C, and gone when its parent is."""
+    """Settle a fresh worker process: deaf to Ctrl-C, and gone when its parent is."""
     # The parent decides what an interrupt means; the worker finishes its chunk.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # vesin would start one thread per core in every worker.
-    os.environ["OMP_NUM_THREADS"] = "1"
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
@@ -491,11 +489,13 @@ def _make_chunk(
     file: Path,
 ) -> int:
     """Write the graphs of ``items`` to ``file``; returns the number of items."""
+    decoded = [_decoded(decode, item) for item in items]
+    usable = [crystal for crystal in decoded if isinstance(crystal, Crystal)]
+    found = iter(neighbour_lists(usable, settings))
     rows, crystals, skipped = [], [], []
-    for item in items:
+    for crystal in decoded:
         try:
-            crystal = decode(item)
-            rows.append(_graph(crystal, settings))
+            rows.append(_graph(_valid(crystal), _valid(next(found)), settings))
         except InvalidCrystal as error:
             skipped.append((error.crystal_id, error.reason))
         else:
@@ -529,9 +529,28 @@ def _make_chunk(
     return len(items)
 
 
-def _graph(crystal: Crystal, settings: FeaturiserSettings) -> dict[str, np.ndarray]:
-    """One crystal's share of each column."""
-    neighbours = neighbour_list(crystal, settings)
+def _decoded(decode: Callable[[Any], Crystal], item: Any) -> Crystal | InvalidCrystal:
+    """The crystal in an item, or why it cannot be used: to be told in the order of the items."""
+    try:
+        return decode(item)
+    except InvalidCrystal as error:
+        return error
+
+
+def _valid(result: Any) -> Any:
+    if isinstance(result, InvalidCrystal):
+        raise result
+    return result
+
+
+def _graph(
+    crystal: Crystal, neighbours: Neighbours, settings: FeaturiserSettings
+) -> dict[str, np.ndarray]:
+    """One crystal's share of each column.
+
+    Raises:
+      InvalidCrystal: it has no space group.
+    """
     n_atoms = len(crystal.species)
     return {
         "ids": np.array(crystal.id),
@@ -568,7 +587,9 @@ class _Chunk:
     def ragged(self, name: str, count: str) -> np.ndarray:
         """The column ``name``, with ``count`` entries per crystal, of the kept crystals."""
         with np.load(self.file) as arrays:
-            return arrays[name][np.repeat(self.keep, arrays[count])]
+            values = arrays[name]
+            # Without duplicates, as nearly always, there is nothing to pick out and to copy.
+            return values if self.keep.all() else values[np.repeat(self.keep, arrays[count])]
 
 
 def _assemble(chunks: Sequence[_Chunk], draft: Path, meta: dict[str, Any]) -> None:

@@ -164,7 +164,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def environment() -> dict[str, Any]:
     """Versions, commit and machine, for the record."""
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "vesin", "moyopy")
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "moyopy")
     return {
         "crysgnn_jax": __version__,
         "commit": _commit(),

@@ -5,8 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
+from crysgnn_jax.data import neighbours as neighbours_module
+from crysgnn_jax.data import pairs as pairs_module
 from crysgnn_jax.data.crystal import Crystal
-from crysgnn_jax.data.neighbours import neighbour_list
+from crysgnn_jax.data.neighbours import neighbour_list, neighbour_lists
 from crysgnn_jax.data.settings import FeaturiserSettings
 from crysgnn_jax.errors import InvalidCrystal, UserError
 from golden import load
@@ -382,3 +384,67 @@ def test_very_long_cells(lattice, cutoff):
     fourth = distances[3] + 1e-3
     expected = distances[(distances <= cutoff) & (distances <= fourth)]
     np.testing.assert_allclose(neighbours.distances, expected, rtol=1e-6)
+
+
+TOO_CLOSE = _crystal([6, 8], [[0, 0, 0], [0.01, 0, 0]], 10.0 * np.eye(3))
+TOO_LONG = _crystal([6], [[0, 0, 0]], np.diag([5000.0, 5, 5]))
+MIXED = [
+    TOO_LONG,
+    CASES["many"],
+    TOO_CLOSE,
+    ISOLATED,
+    *CASES.values(),
+    TOO_CLOSE,
+    MOLECULE_AND_ATOM,
+    *SYMMETRIC.values(),
+]
+
+
+@pytest.mark.parametrize("settings", [KEEP, CUT, BONDS], ids=["keep", "cut", "bonds"])
+@pytest.mark.parametrize("group_atoms", [1, 7, 1000])
+def test_many_crystals_at_once_have_the_graphs_of_each(settings, group_atoms, monkeypatch):
+    monkeypatch.setattr(neighbours_module, "_GROUP_ATOMS", group_atoms)
+    found = neighbour_lists(MIXED, settings)
+    assert len(found) == len(MIXED)
+    for crystal, result in zip(MIXED, found):
+        if crystal in (TOO_LONG, TOO_CLOSE):
+            with pytest.raises(InvalidCrystal) as error:
+                neighbour_list(crystal, settings)
+            assert isinstance(result, InvalidCrystal)
+            assert str(result) == str(error.value)
+            continue
+        for mine, alone in zip(result, neighbour_list(crystal, settings), strict=True):
+            assert mine.dtype == alone.dtype
+            np.testing.assert_array_equal(mine, alone)
+
+
+def test_no_crystals():
+    assert neighbour_lists([], KEEP) == []
+
+
+def test_searching_in_small_blocks_changes_nothing(monkeypatch):
+    expected = neighbour_list(CASES["many"], KEEP)
+    monkeypatch.setattr(pairs_module, "_BLOCK", 1)
+    for mine, other in zip(neighbour_list(CASES["many"], KEEP), expected, strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+@pytest.mark.parametrize("settings", [KEEP, BONDS], ids=["nearest", "bonds"])
+@pytest.mark.parametrize("name", [*SYMMETRIC, "three atoms, skewed", "many"])
+def test_extremely_skewed_cells(name, settings):
+    crystal = {**CASES, **SYMMETRIC}[name]
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        # Any whole numbers below the diagonal leave the lattice as it is.
+        basis = np.tril(rng.integers(-30, 31, (3, 3)), -1) + np.eye(3)
+        basis = basis[rng.permutation(3)]
+        coords = crystal.frac_coords @ np.linalg.inv(basis)
+        skewed = _crystal(crystal.species, coords, basis @ crystal.lattice)
+        assert _environments(skewed, settings) == _environments(crystal, settings)
+
+
+def test_a_nearly_flat_cell_is_refused_at_once():
+    # Angles that add up to nearly 360°, as in a broken file: a + b + c is 0.006 Å long.
+    flat = 10 * np.array([[1, 0, 0], [-0.5, np.sqrt(0.75), 0], [-0.5, -np.sqrt(0.75), 6e-4]])
+    with pytest.raises(InvalidCrystal, match="atom 1 and an image of itself are 0.01 Å"):
+        neighbour_list(_crystal([6], [[0, 0, 0]], flat), KEEP)

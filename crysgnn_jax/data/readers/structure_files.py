@@ -1,6 +1,7 @@
 """Structure files of any format, alone or in a folder."""
 
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,10 +62,10 @@ def structure_files(path: Path) -> ItemSource:
     else:
         files = [path]
     digest = digest_of_files("structure files", files)
-    stems = [file.stem for file in files]
+    stems = Counter(file.stem for file in files)
     entries: list[Any] = []
     for file in files:
-        id = file.stem if stems.count(file.stem) == 1 else file.name
+        id = file.stem if stems[file.stem] == 1 else file.name
         if file.suffix.lower() in SEVERAL:
             entries += _frames(file, id)
         else:
