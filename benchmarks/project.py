@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from benchmarks.timing import peak_memory
+from benchmarks.timing import forget_peak_memory, peak_memory
 from crysgnn_jax.data.batches import Batcher, Budget, Sizes, choose_budget, group, pack, stack
 from crysgnn_jax.data.store import GraphStore, open_store
 from crysgnn_jax.models.pairs import count_blocks
@@ -202,6 +202,10 @@ class ProjectSide:
     def memory(self) -> float | None:
         """GB."""
         return peak_memory()
+
+    def forget_memory(self) -> None:
+        """Let `memory` start anew: compiling a step can need more than the step."""
+        forget_peak_memory()
 
     def filled(self) -> dict[str, float]:
         """Fraction of a batch's static shape that is not padding, on average."""
