@@ -127,7 +127,7 @@ def devices(found: Mapping[str, Any], path: Path) -> None:
     _from_zero(axis)
     axis.set_xlabel(f"devices that divide {found['crystals_a_step']} crystals among them")
     axis.set_ylabel("time of a step, relative to one device")
-    cores = found["threads"]
+    cores = found["cores"]
     axis.set_title(
         f"All devices share the same {cores} core{'s' if cores > 1 else ''}:\n"
         "this is the overhead of dividing a step, not the speed of more hardware",

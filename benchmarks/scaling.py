@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             results["devices"] = {
                 "what": "host devices that share the same cores: overhead, not speed",
                 "crystals_a_step": args.crystals_a_step,
-                "threads": args.threads,
+                "cores": min(args.threads, _cores()),
                 "jobs": curves,
             }
     report.write(args.output, results, others)
