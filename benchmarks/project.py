@@ -1,4 +1,4 @@
-"""This project's steps, to be timed: those that its commands run, on one device."""
+"""This project's steps, to be timed: those that its commands run."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from benchmarks.timing import peak_memory
-from crysgnn_jax.data.batches import Batcher, Budget, choose_budget, pack, stack
+from benchmarks.timing import forget_peak_memory, peak_memory
+from crysgnn_jax.data.batches import Batcher, Budget, choose_budget, group, pack, stack
 from crysgnn_jax.data.store import GraphStore, open_store
 from crysgnn_jax.models.protocol import Student
 from crysgnn_jax.models.registry import build, find_student
@@ -146,25 +146,35 @@ class ProjectSide:
       path: of a graph store.
       rows: of the store, the crystals to use.
       targets: ``[len(store)]``, standardised.
-      batch_size: crystals of an average batch; None for the student's own.
+      batch_size: crystals of an average batch, a device; None for the student's own.
+      n_devices: how many to use; a step takes a batch on each.
     """
 
     def __init__(
-        self, job: str, path: Path, rows: np.ndarray, targets: np.ndarray, batch_size: int | None
+        self,
+        job: str,
+        path: Path,
+        rows: np.ndarray,
+        targets: np.ndarray,
+        batch_size: int | None,
+        n_devices: int = 1,
     ):
-        devices = Devices(1)
+        devices = Devices(n_devices)
         self._work = found = work(job, open_store(path), rows, targets, batch_size, devices)
         order = np.random.default_rng(0).permutation(rows)
         plan = pack(found.sizes, found.batcher.budget.limits, order)
-        self._plan = plan[:-1] or plan  # the last batch is not full
+        steps = group(plan, n_devices)
+        self._steps = steps[:-1] or steps  # the last batch is not full
         self._parameters = jax.tree.map(np.asarray, (found.student, found.teacher))
-        self._graphs = [devices.put(stack([found.batcher(rows)])) for rows in self._plan]
+        self._graphs = [
+            devices.put(stack([found.batcher(rows) for rows in batches])) for batches in self._steps
+        ]
         self._step = devices.compile(found.step, donate=(0,))
         self._state = devices.replicate(found.state)
 
     def plan(self) -> list[np.ndarray]:
-        """Rows of the store in each batch."""
-        return self._plan
+        """Rows of the store in each step, on whatever device."""
+        return [np.concatenate(batches) for batches in self._steps]
 
     def parameters(self) -> tuple[Any, Any]:
         """Initial parameters of student and teacher, as nested dictionaries of NumPy arrays; None
@@ -176,7 +186,7 @@ class ProjectSide:
         outputs = Devices.first(self._take(0))
         if isinstance(outputs, dict):
             return {name: float(outputs[name]) for name in ("loss", "gradient_norm")}
-        nodes = self._work.batcher.graphs.nodes_of_atoms(self._plan[0])
+        nodes = self._work.batcher.graphs.nodes_of_atoms(self._steps[0][0])
         return {"embedding_norm": float(np.linalg.norm(outputs[nodes].mean(axis=0)))}
 
     def repeat(self, batches: Sequence[int]) -> float:
@@ -193,6 +203,10 @@ class ProjectSide:
         """GB."""
         return peak_memory()
 
+    def forget_memory(self) -> None:
+        """Let `memory` start anew: compiling a step can need more than the step."""
+        forget_peak_memory()
+
     def filled(self) -> dict[str, float]:
         """Fraction of a batch's static shape that is not padding, on average."""
         budget = self._work.batcher.budget
@@ -202,7 +216,8 @@ class ProjectSide:
             "graphs": budget.graphs,
             **budget.extra,
         }
-        used = np.mean([self._work.sizes[rows].sum(axis=0) for rows in self._plan], axis=0)
+        batches = [rows for step in self._steps for rows in step]
+        used = np.mean([self._work.sizes[rows].sum(axis=0) for rows in batches], axis=0)
         return {name: round(float(n) / size, 3) for (name, size), n in zip(shape.items(), used)}
 
     def _take(self, batch: int) -> Any:

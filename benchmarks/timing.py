@@ -5,6 +5,7 @@ work in turns: only one computes at a time, and what disturbs the machine distur
 """
 
 import contextlib
+import ctypes
 import dataclasses
 import functools
 import multiprocessing
@@ -147,6 +148,15 @@ def median_and_range(values: np.ndarray, digits: int) -> dict[str, float]:
     """Median, least and greatest of ``[n]`` values, rounded."""
     numbers = {"median": np.median(values), "min": np.min(values), "max": np.max(values)}
     return {name: round(float(value), digits) for name, value in numbers.items()}
+
+
+def forget_peak_memory() -> None:
+    """Let `peak_memory` start anew, from what is in use now; does nothing where the system does
+    not allow it."""
+    with contextlib.suppress(OSError, AttributeError):
+        # What was freed but kept would count as used.
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory() -> float | None:

@@ -23,7 +23,8 @@ COLOURS = {"train": "#0072b2", "validation": "#d55e00", "test": "#009e73"}
 VARIANT_COLOURS = {VANILLA: "#0072b2", DISTILLED: "#d55e00", FINE_TUNED: "#009e73"}
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty picture; width and height in inches."""
     # Not through pyplot: its global state would outlive the picture and pick a backend.
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -45,7 +46,7 @@ def loss_curves(
       metrics: names without ``train_`` or ``validation_``; both are drawn where logged.
       unit: of metrics that end in ``mae``.
     """
-    figure = _figure(4.2 * len(metrics), 3.4)
+    figure = new_figure(4.2 * len(metrics), 3.4)
     axes = figure.subplots(1, len(metrics), squeeze=False)[0]
     styles = ("-", "--", ":")
     for axis, metric in zip(axes, metrics):
@@ -89,7 +90,7 @@ def parity(
       unit: of both.
       title: what the run was.
     """
-    figure = _figure(4.4, 4.2)
+    figure = new_figure(4.4, 4.2)
     axis = figure.subplots()
     low = min(targets.min(), predictions.min())
     high = max(targets.max(), predictions.max())
@@ -121,7 +122,7 @@ def ranking(ranked: Sequence[tuple[str, float]], path: Path, *, label: str) -> N
       path: of the PNG.
       label: of the values.
     """
-    figure = _figure(5.2, 0.8 + 0.3 * len(ranked))
+    figure = new_figure(5.2, 0.8 + 0.3 * len(ranked))
     axis = figure.subplots()
     names, values = zip(*reversed(ranked))
     axis.barh([name.replace("_", " ") for name in names], values, color=COLOURS["train"])
@@ -140,7 +141,7 @@ def learning_curves(rows: Sequence[Row], path: Path) -> None:
     """
     properties = list(dict.fromkeys(row.property for row in rows))
     students = list(dict.fromkeys(row.student for row in rows if row.student != FINE_TUNED_STUDENT))
-    figure = _figure(3.4 * len(students), 3.0 * len(properties) + 0.3)
+    figure = new_figure(3.4 * len(students), 3.0 * len(properties) + 0.3)
     grid = figure.subplots(len(properties), len(students), squeeze=False)
     for axes, property in zip(grid, properties):
         for axis, student in zip(axes, students):
