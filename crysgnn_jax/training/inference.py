@@ -38,7 +38,8 @@ def layout(
     graphs = store.reduced if student.reduced else store.full
     sizes = Sizes(graphs.n_nodes, graphs.n_edges, extra)
     # What a module lays out besides, such as triplets, is most of its cost.
-    budget = choose_budget(sizes.of(rows), batch_size, tight=("nodes", "edges", *extra))
+    tight = tuple(extra) or ("nodes", "edges")
+    budget = choose_budget(sizes.of(rows), batch_size, tight=tight)
     return Layout(module.clone(**budget.extra), budget, sizes.table, graphs)
 
 
