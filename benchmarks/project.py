@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from benchmarks.steps import WARM_UP
 from benchmarks.timing import forget_peak_memory, peak_memory
 from crysgnn_jax.data.batches import Batcher, Budget, choose_budget, group, pack, stack
 from crysgnn_jax.data.store import GraphStore, open_store
@@ -190,9 +191,10 @@ class ProjectSide:
         return {"embedding_norm": float(np.linalg.norm(outputs[nodes].mean(axis=0)))}
 
     def repeat(self, batches: Sequence[int]) -> float:
-        """Seconds for a step on each of these batches, after one more that is not counted: the
-        other sides have had the caches and the memory meanwhile."""
-        jax.block_until_ready(self._take(batches[0]))
+        """Seconds for a step on each of these batches, after `WARM_UP` that are not counted."""
+        for batch in batches[:WARM_UP]:
+            outputs = self._take(batch)
+        jax.block_until_ready((self._state, outputs))
         start = time.perf_counter()
         for batch in batches:
             outputs = self._take(batch)

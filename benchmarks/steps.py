@@ -108,7 +108,11 @@ PROJECT_ALLOCATOR = "huge pages"
 PEER_ALLOCATOR = "keep memory"
 """The fastest for PyTorch's pre-training step so far: see NOTES.md."""
 
-BATCHES_PER_TURN = 3
+BATCHES_PER_TURN = 6
+WARM_UP = 2
+"""Steps at the start of a turn that are not counted: the other sides have had the caches and the
+memory meanwhile."""
+
 TOLERANCE = 1e-4
 
 
@@ -147,9 +151,9 @@ class PeerSide:
         return self._peer.check(self._batches[0])
 
     def repeat(self, batches: Sequence[int]) -> float:
-        """Seconds for a step on each of these batches, after one more that is not counted: the
-        other sides have had the caches and the memory meanwhile."""
-        self._peer.step(self._batches[batches[0]])
+        """Seconds for a step on each of these batches, after `WARM_UP` that are not counted."""
+        for batch in batches[:WARM_UP]:
+            self._peer.step(self._batches[batch])
         start = time.perf_counter()
         for batch in batches:
             self._peer.step(self._batches[batch])

@@ -116,7 +116,8 @@ class Run:
         module = build(
             self.student.module, self.model, cutoff=self.store.settings.cutoff, axis_name=AXIS
         )
-        require_protocol(module, self.network)
+        if self.network not in STUDENTS or self.model:
+            require_protocol(module, self.network)
         with Workdir(path, self.made_with(module), overwrite=overwrite) as workdir:
             result = workdir.result
             if result is not None:

@@ -8,7 +8,8 @@ padding. Batches are NumPy arrays.
 import dataclasses
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jraph
 import numpy as np
@@ -287,18 +288,28 @@ def group(batches: Sequence[np.ndarray], n_devices: int) -> list[list[np.ndarray
 
 
 def prefetch(
-    batcher: Batcher, steps: Iterable[Sequence[np.ndarray]], depth: int = 3
-) -> Iterator[tuple[Sequence[np.ndarray], jraph.GraphsTuple]]:
-    """Assemble batches in a background thread, ``depth`` steps ahead.
+    batcher: Batcher,
+    steps: Iterable[Sequence[np.ndarray]],
+    put: Callable[[jraph.GraphsTuple], Any] = lambda graph: graph,
+    *,
+    depth: int = 3,
+) -> Iterator[tuple[Sequence[np.ndarray], Any]]:
+    """Assemble batches, and move them to the devices, in a background thread.
+
+    Args:
+      batcher: makes the batches.
+      steps: the rows of each device's batch, step by step.
+      put: from the stacked batches ``[n_devices, …]`` to what is yielded.
+      depth: steps ahead.
 
     Yields:
-      The rows of each device's batch, and the stacked batches ``[n_devices, …]``.
+      The rows of each device's batch, and what ``put`` made of the batches.
     """
     done = object()
     ready: queue.Queue = queue.Queue(maxsize=depth)
     stopped = threading.Event()
 
-    def put(item) -> bool:
+    def hand_over(item) -> bool:
         while not stopped.is_set():
             try:
                 ready.put(item, timeout=0.1)
@@ -310,11 +321,11 @@ def prefetch(
     def work() -> None:
         try:
             for rows in steps:
-                if not put((rows, stack([batcher(r) for r in rows]))):
+                if not hand_over((rows, put(stack([batcher(r) for r in rows])))):
                     return
-            put(done)
+            hand_over(done)
         except BaseException as error:  # handed to the consumer, which raises it
-            put(error)
+            hand_over(error)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()

@@ -8,7 +8,6 @@ import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import scipy.sparse
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -125,6 +124,9 @@ class ReducedGraphs(Graphs):
 
     def of_nodes(self, values: np.ndarray) -> np.ndarray:
         """The mean over the atoms that each node stands for: ``[all atoms, d]`` → ``[N, d]``."""
+        # Most commands never come here, and it takes a tenth of a second to import.
+        import scipy.sparse
+
         n_atoms = np.diff(self.atom_offsets)
         node = self.site + np.repeat(self.node_offsets[:-1], n_atoms)
         shape = (len(self.species), len(node))

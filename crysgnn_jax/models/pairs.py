@@ -17,7 +17,7 @@ N_CONNECTION_CLASSES = 6
 """Numbers of edges between two atoms that are told apart: 0 … 4, and 5 or more."""
 
 TILE = 8
-"""Atoms in a tile: about as many as a reduced crystal has, so that blocks are not mostly padding."""
+"""Atoms in a tile: about as many as a reduced crystal has, lest blocks be mostly padding."""
 
 
 class PairBlocks(NamedTuple):

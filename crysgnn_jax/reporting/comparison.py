@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 from crysgnn_jax.reporting.published import PUBLISHED, PUBLISHED_FOR
 
@@ -101,6 +100,9 @@ def _row(property: str, fraction: float, student: str, group: dict[Cell, Outcome
             gain = 100.0 * float(1.0 - after.mean() / before.mean())
         # Equal differences have no spread to judge them by.
         if len(before) > 1 and np.ptp(before - after) > 1e-9 * before.mean():
+            # Takes half a second to import, which a run without a comparison need not wait for.
+            from scipy import stats
+
             p_value = float(stats.ttest_rel(before, after).pvalue)
     some = next(iter(group.values()))
     n_train = float(np.mean([x.n_train for x in group.values()]))

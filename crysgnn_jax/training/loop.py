@@ -190,8 +190,8 @@ class Trainer:
         # The metrics of a step are read after the next one has been handed to the device, so
         # that the device never waits for the host.
         waiting: tuple[Sequence[np.ndarray], Any] | None = None
-        for rows, batch in prefetch(self._batcher, steps):
-            state, metrics = self._step(state, self._devices.put(batch))
+        for rows, batch in prefetch(self._batcher, steps, self._devices.put):
+            state, metrics = self._step(state, batch)
             if waiting is not None:
                 self._account(*waiting, position, started)
                 # Not after the epoch's last step: what follows it, the validation, decides which
