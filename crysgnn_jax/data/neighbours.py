@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from crysgnn_jax.data.crystal import Crystal
-from crysgnn_jax.data.pairs import Pairs, pairs_within
+from crysgnn_jax.data.neighbour_search import Pairs, pairs_within
 from crysgnn_jax.data.settings import FeaturiserSettings
 from crysgnn_jax.errors import InvalidCrystal
 

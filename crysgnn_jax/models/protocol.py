@@ -75,6 +75,8 @@ class Student:
             for value in (values,) if isinstance(values, str) else values:
                 if value not in known:
                     raise UserError(f"Student({field}={value!r}): there is {', '.join(known)}")
+        if self.reduced and "vectors" in self.edge_columns:
+            raise UserError("Student(reduced=True): reduced graphs have no vectors")
         fields = [field.name for field in dataclasses.fields(FeaturiserSettings)]
         for name in self.graphs:
             if name not in fields:

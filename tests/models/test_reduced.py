@@ -26,14 +26,13 @@ from crysgnn_jax.objectives.property import Standardiser, property_loss
 N = 40
 
 
-@pytest.fixture(scope="module", params=["keep", "cut"])
-def batches(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def batches(tmp_path_factory):
     """The store, and real crystals as one batch of full and of reduced graphs."""
     source = open_source("bundled")
     rows = np.sort(np.random.default_rng(0).choice(len(source), N, replace=False))
-    settings = FeaturiserSettings(ties=request.param)
     cache = tmp_path_factory.mktemp("stores")
-    store = build_store(select(source, rows), settings, cache_dir=cache, workers=1)
+    store = build_store(select(source, rows), FeaturiserSettings(), cache_dir=cache, workers=1)
     columns = {
         "label": np.random.default_rng(1).normal(size=len(store)),
         # Embeddings of the teacher: the same for equivalent atoms.

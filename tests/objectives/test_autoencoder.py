@@ -11,7 +11,7 @@ from crysgnn_jax.data.readers import crystal_list
 from crysgnn_jax.data.settings import FeaturiserSettings
 from crysgnn_jax.data.store import build_store
 from crysgnn_jax.models.crysae import AutoencoderOutputs, CrysAE
-from crysgnn_jax.models.pairs import count_blocks
+from crysgnn_jax.models.pairs import TILE, count_blocks
 from crysgnn_jax.objectives.autoencoder import (
     AutoencoderWeights,
     autoencoder_loss,
@@ -37,7 +37,7 @@ def _n_block(store):
 def test_each_crystal_has_its_own_weighted_mean(store):
     graph = Batcher(store, Budget(nodes=72, edges=800, graphs=6))(np.arange(len(store)))
     n_block = _n_block(store)
-    logits = jax.random.normal(jax.random.key(0), (n_block, 6, 16, 16))
+    logits = jax.random.normal(jax.random.key(0), (n_block, 6, TILE, TILE))
     found = connection_by_crystal(logits, graph)
     log_probabilities = pairs_in_order(jax.nn.log_softmax(logits, axis=1), graph, n_block)
     pair = 0
@@ -63,7 +63,7 @@ def test_total_by_hand(store):
     features[atom] = 100.0 * (2.0 * element_features()[graph.nodes["species"][atom]] - 1.0)
     outputs = AutoencoderOutputs(
         embeddings=jnp.zeros((72, 64)),
-        connection_logits=jnp.zeros((_n_block(store), 6, 16, 16)),
+        connection_logits=jnp.zeros((_n_block(store), 6, TILE, TILE)),
         feature_logits=jnp.asarray(features),
     )
     value, parts = autoencoder_loss()(outputs, graph)

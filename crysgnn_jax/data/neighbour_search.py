@@ -30,7 +30,8 @@ to start threads, which would get into the way of other workers."""
 
 _MANY_IMAGES = 1000
 """Images of an atom in the box around a search sphere. Ordinary cells need ten, and 255 at most
-(6,316 crystals of JARVIS); above this a cell is so skewed that another basis is worth its cost."""
+(6,316 crystals of the Materials Project); above this a cell is so skewed that another basis is
+worth its cost."""
 
 
 class Pairs(NamedTuple):
