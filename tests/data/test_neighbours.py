@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crysgnn_jax.data import neighbours as neighbours_module
-from crysgnn_jax.data import pairs as pairs_module
+from crysgnn_jax.data import neighbour_search
 from crysgnn_jax.data.crystal import Crystal
 from crysgnn_jax.data.neighbours import neighbour_list, neighbour_lists
 from crysgnn_jax.data.settings import FeaturiserSettings
@@ -424,7 +424,7 @@ def test_no_crystals():
 
 def test_searching_in_small_blocks_changes_nothing(monkeypatch):
     expected = neighbour_list(CASES["many"], KEEP)
-    monkeypatch.setattr(pairs_module, "_BLOCK", 1)
+    monkeypatch.setattr(neighbour_search, "_BLOCK", 1)
     for mine, other in zip(neighbour_list(CASES["many"], KEEP), expected, strict=True):
         np.testing.assert_array_equal(mine, other)
 
