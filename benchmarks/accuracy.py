@@ -128,10 +128,11 @@ class PeerTraining:
 
 
 def _whole_numbers(text: str) -> list[int]:
-    numbers = [int(word) for word in text.split(",")]
-    if min(numbers) < 0:
-        raise ValueError(text)
-    return numbers
+    """Numbers from 0 on, separated by commas."""
+    words = text.split(",")
+    if not all(word.isdecimal() for word in words):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers")
+    return [int(word) for word in words]
 
 
 def parser() -> cli.Parser:

@@ -48,7 +48,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
@@ -584,12 +584,14 @@ class _Chunk:
     columns: Mapping[str, np.ndarray]
     tags: Sequence[Mapping[str, str]]
 
-    def ragged(self, name: str, count: str) -> np.ndarray:
-        """The column ``name``, with ``count`` entries per crystal, of the kept crystals."""
+    def ragged(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Name and values of the columns with several entries per crystal, of the kept ones."""
         with np.load(self.file) as arrays:
-            values = arrays[name]
-            # Without duplicates, as nearly always, there is nothing to pick out and to copy.
-            return values if self.keep.all() else values[np.repeat(self.keep, arrays[count])]
+            for count, names in _RAGGED.items():
+                # Without duplicates, as nearly always, there is nothing to pick out and to copy.
+                rows = ... if self.keep.all() else np.repeat(self.keep, arrays[count])
+                for name in names:
+                    yield name, arrays[name][rows]
 
 
 def _assemble(chunks: Sequence[_Chunk], draft: Path, meta: dict[str, Any]) -> None:
@@ -603,10 +605,12 @@ def _assemble(chunks: Sequence[_Chunk], draft: Path, meta: dict[str, Any]) -> No
         np.save(draft / f"{name}.npy", columns[name])
     for name, count in _OFFSETS.items():
         np.save(draft / f"{name}.npy", np.concatenate([[0], np.cumsum(columns[count])]))
-    for count, names in _RAGGED.items():
-        for name in names:
-            pieces = (chunk.ragged(name, count) for chunk in chunks)
-            _save_pieces(draft / f"{name}.npy", pieces, int(columns[count].sum()))
+    lengths = {name: int(columns[n].sum()) for n, names in _RAGGED.items() for name in names}
+    with contextlib.ExitStack() as stack:
+        files = {name: stack.enter_context(open(draft / f"{name}.npy", "wb")) for name in lengths}
+        for chunk in chunks:
+            for name, piece in chunk.ragged():
+                _append(files[name], piece, lengths[name])
 
     (draft / "labels").mkdir()
     for name, values in zip(meta["label_names"], columns["labels"].T):
@@ -652,16 +656,14 @@ def _read_chunks(files: Iterable[Path]) -> tuple[list[_Chunk], list[tuple[str, s
     return chunks, skipped
 
 
-def _save_pieces(file: Path, pieces: Iterable[np.ndarray], length: int) -> None:
-    """Save the concatenation of ``pieces``, ``length`` rows in all, one piece at a time."""
-    with open(file, "wb") as stream:
-        for k, piece in enumerate(pieces):
-            if k == 0:
-                header = {
-                    "descr": np.lib.format.dtype_to_descr(piece.dtype),
-                    "fortran_order": False,
-                    "shape": (length, *piece.shape[1:]),
-                }
-                np.lib.format.write_array_header_1_0(stream, header)
-            # Writes rows one after the other, whatever the order in memory.
-            piece.tofile(stream)
+def _append(file: BinaryIO, piece: np.ndarray, length: int) -> None:
+    """Append to a ``.npy`` file that will have ``length`` rows in the end."""
+    if file.tell() == 0:
+        header = {
+            "descr": np.lib.format.dtype_to_descr(piece.dtype),
+            "fortran_order": False,
+            "shape": (length, *piece.shape[1:]),
+        }
+        np.lib.format.write_array_header_1_0(file, header)
+    # Rows one after the other, whatever the order in memory.
+    piece.tofile(file)

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from crysgnn_jax.data import neighbours as neighbours_module
 from crysgnn_jax.data import neighbour_search
+from crysgnn_jax.data import neighbours as neighbours_module
 from crysgnn_jax.data.crystal import Crystal
 from crysgnn_jax.data.neighbours import neighbour_list, neighbour_lists
 from crysgnn_jax.data.settings import FeaturiserSettings
