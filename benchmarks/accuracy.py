@@ -228,8 +228,9 @@ def draw_split(store, name: str, sizes: Sequence[int], seed: int) -> Split:
     Raises:
       UserError: there are fewer.
     """
+    n_neighbours = store.settings.n_neighbours
     usable = np.isfinite(store.labels(name))
-    usable &= store.n_edges >= store.settings.n_neighbours * store.n_nodes
+    usable &= np.minimum.reduceat(store.degree, store.node_offsets[:-1]) >= n_neighbours
     rows = np.flatnonzero(usable)
     if len(rows) < sum(sizes):
         raise UserError(f"--sizes asks for {sum(sizes)} crystals; {len(rows)} can be used")

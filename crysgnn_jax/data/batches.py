@@ -27,7 +27,7 @@ class Budget:
     """Static shape of a batch, padding included.
 
     Attributes:
-      nodes: atoms, at least one of them padding.
+      nodes: of the graphs, at least one of them padding.
       edges: edges.
       graphs: crystals, at least one of them padding.
       extra: other quantities that a model lays out in static shapes, such as pair blocks.
@@ -189,9 +189,7 @@ class Batcher:
         self.graphs = graphs = store.full if graphs is None else graphs
         self.budget = budget
         self._label = np.full(len(store), np.nan) if label is None else label
-        self._node_columns = {
-            name: graphs.of_nodes(values) for name, values in (node_columns or {}).items()
-        }
+        self._node_columns = dict(node_columns or {})
         self._edge_columns = {name: graphs.edges[name] for name in edge_columns}
         self._lists = {name: graphs.lists[name] for name in budget.extra if name in graphs.lists}
 
@@ -231,7 +229,10 @@ class Batcher:
         node_columns = {
             "species": graphs.species[node_rows].astype(np.int32),
             **graphs.node_columns(node_rows),
-            **{name: column[node_rows] for name, column in self._node_columns.items()},
+            **{
+                name: graphs.of_nodes(rows, column[self.atoms(rows)])
+                for name, column in self._node_columns.items()
+            },
         }
         edge_columns = {
             **graphs.edge_columns(edge_rows),

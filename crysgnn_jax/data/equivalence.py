@@ -61,8 +61,9 @@ def shells(values: np.ndarray, crystal: np.ndarray, tolerance: float) -> np.ndar
       crystal: ``[n]``, the crystal of each.
       tolerance: in the values' unit.
     """
-    # One key, since a sort by two takes three times as long; it loses 1e-12 of the values. Stable,
-    # since that kind makes use of runs, and the distances of an atom ascend.
+    # One key, since a sort by two takes three times as long; it is rounded by 1e-12 or so,
+    # far below the tolerance. Stable, since that kind makes use of runs, and the distances of an
+    # atom ascend.
     order = np.argsort(crystal * (1.0 + values.max(initial=0.0)) + values, kind="stable")
     values, crystal = values[order], crystal[order]
     differs = lambda x: np.append(True, x[1:] != x[:-1])[: len(order)]

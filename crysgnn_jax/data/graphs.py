@@ -90,8 +90,9 @@ class Graphs:
         """Likewise of the edges."""
         return {}
 
-    def of_nodes(self, values: np.ndarray) -> np.ndarray:
-        """Values of atoms, ``[all atoms, …]``, as values of nodes."""
+    def of_nodes(self, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Values of the atoms of the crystals ``rows``, ``[n_atom, d]``, as values of their nodes,
+        ``[n_node, d]``: the mean over the atoms that each stands for."""
         return values
 
     def nodes_of_atoms(self, rows: np.ndarray) -> np.ndarray:
@@ -122,20 +123,16 @@ class ReducedGraphs(Graphs):
     def edge_columns(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         return {"multiplicity": self.edge_multiplicity[rows].astype(np.float32)}
 
-    def of_nodes(self, values: np.ndarray) -> np.ndarray:
-        """The mean over the atoms that each node stands for: ``[all atoms, d]`` → ``[N, d]``."""
-        # Most commands never come here, and it takes a tenth of a second to import.
-        import scipy.sparse
-
-        n_atoms = np.diff(self.atom_offsets)
-        node = self.site + np.repeat(self.node_offsets[:-1], n_atoms)
-        shape = (len(self.species), len(node))
-        share = (1.0 / self.multiplicity[node]).astype(values.dtype)
-        return scipy.sparse.csr_matrix((share, (node, np.arange(len(node)))), shape) @ values
+    def of_nodes(self, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
+        node = self.nodes_of_atoms(rows)
+        order = np.argsort(node, kind="stable")
+        counts = np.bincount(node)
+        starts = np.cumsum(counts) - counts
+        return np.add.reduceat(values[order], starts) / counts[:, None].astype(values.dtype)
 
     def nodes_of_atoms(self, rows: np.ndarray) -> np.ndarray:
         n_nodes = self.n_nodes[rows]
-        n_atoms = np.diff(self.atom_offsets)[rows]
+        n_atoms = self.atom_offsets[rows + 1] - self.atom_offsets[rows]
         site = self.site[ragged(self.atom_offsets[rows], n_atoms)]
         return site + np.repeat(np.cumsum(n_nodes) - n_nodes, n_atoms)
 

@@ -6,7 +6,7 @@ an atom than its element, its neighbours and their distances gives equivalent at
 layer by layer (`equivalence`). So one atom of each kind, with its multiplicity, is all that has to
 be computed: a *site*. Likewise a site's edges to equivalent neighbours at the same distance carry
 one message, and stand once, with the number of them: a *bond*. Sums and means over atoms and edges
-become weighted ones, and no number changes.
+become weighted ones, and give the same results.
 
 Where a network sees angles too, its triplets, pairs of edges, are merged in the same way.
 """
@@ -26,12 +26,15 @@ from crysgnn_jax.data.equivalence import (
 from crysgnn_jax.data.graphs import ragged
 
 TOLERANCE = 1e-4
-"""Up to which distances, in Å, and cosines of angles are equal. Symmetry-equivalent ones differ by
-this much in structures of five or six decimals. Each bond has the mean of those it stands for, so
-that what a network computes changes by the square of it."""
+"""Distances, in Å, and cosines of angles that are less than this apart are taken as equal, and so
+are chains of such, up to ten times as long (`equivalence.shells`). Symmetry-equivalent ones differ
+by this much in structures of five or six decimals. Each bond has the mean of those it stands for, so
+that predictions change by the square of it."""
 
 N_CONNECTIONS = 5
 """More edges than this between two atoms count as this many, see `Reduction.pair_edges`."""
+
+_LARGEST = np.iinfo(np.int64).max
 
 _MAX_TRIPLETS = 300_000
 """Triplets to be reduced at a time, unless a crystal has more: some 50 MB."""
@@ -95,7 +98,6 @@ def reduce_graphs(
     senders: np.ndarray,
     distances: np.ndarray,
     vectors: np.ndarray | None = None,
-    tolerance: float = TOLERANCE,
 ) -> Reduction:
     """Reduce the graphs of n crystals, given as columns of a graph store.
 
@@ -108,7 +110,6 @@ def reduce_graphs(
       distances: ``[E]``, Å.
       vectors: ``[E, 3]``, Å, from the receiver to the image of the sender, where the network sees
         angles; None where it does not.
-      tolerance: up to which distances (Å) and cosines are equal.
     """
     first_atom = np.append(0, np.cumsum(n_nodes))
     first_edge = np.append(0, np.cumsum(n_edges))
@@ -124,7 +125,6 @@ def reduce_graphs(
                 species[atoms],
                 distances[edges].astype(np.float64),
                 None if vectors is None else vectors[edges].astype(np.float64),
-                tolerance,
             )
         )
     return Reduction(*map(np.concatenate, zip(*parts)))
@@ -161,10 +161,9 @@ def _reduce(
     species: np.ndarray,
     distances: np.ndarray,
     vectors: np.ndarray | None,
-    tolerance: float,
 ) -> Reduction:
     """As `reduce_graphs`, of the graphs of n crystals."""
-    distance_shells = shells(distances, graphs.edge_crystal, tolerance)
+    distance_shells = shells(distances, graphs.edge_crystal, TOLERANCE)
     if vectors is None:
         colours = atom_colours(species, graphs, distance_shells)
         edge_kind = np.zeros(len(distances), np.int64)
@@ -172,7 +171,7 @@ def _reduce(
         first, second = _triplets(graphs, len(species))
         cosines = _cosines(vectors, first, second)
         crystal = graphs.edge_crystal[second]
-        triplets = FlatTriplets(first, second, shells(1.0 + cosines, crystal, tolerance))
+        triplets = FlatTriplets(first, second, shells(1.0 + cosines, crystal, TOLERANCE))
         colours, edge_colours = atom_and_edge_colours(species, graphs, distance_shells, triplets)
         edge_kind = np.unique(edge_colours, return_inverse=True)[1]
 
@@ -275,9 +274,14 @@ class _Groups(NamedTuple):
     @classmethod
     def of(cls, *keys: np.ndarray) -> "_Groups":
         """By non-negative integers ``[n]``, the first key foremost."""
-        joined = np.zeros(len(keys[0]), np.int64)
+        joined, n_values = np.zeros(len(keys[0]), np.int64), 1
         for key in keys:
-            joined = joined * (int(key.max(initial=0)) + 1) + key
+            n_keys = int(key.max(initial=0)) + 1
+            if n_values * n_keys > _LARGEST:
+                joined = np.unique(joined, return_inverse=True)[1]
+                n_values = len(joined)
+            joined = joined * n_keys + key
+            n_values *= n_keys
         rows = np.argsort(joined, kind="stable")
         joined = joined[rows]
         return cls(rows, np.flatnonzero(np.append(True, joined[1:] != joined[:-1])[: len(rows)]))

@@ -62,7 +62,8 @@ from crysgnn_jax.data.symmetry import space_group_number
 from crysgnn_jax.errors import InvalidCrystal, UserError
 
 FORMAT = 2
-"""Raise this when a store of the same source and settings would come out different."""
+"""Raise this when a store of the same source and settings would come out different: also by the
+constants of `neighbours`, `equivalence` and `reduction`."""
 
 MAX_DEFAULT_WORKERS = 16
 """More processes than this take longer to start than they save, and 60 MB each."""

@@ -17,7 +17,7 @@ from crysgnn_jax.errors import UserError
 from crysgnn_jax.interop.alignn import read_alignn
 from crysgnn_jax.interop.state import State, Tree
 from crysgnn_jax.models.gatgnn import N_ELEMENTS
-from crysgnn_jax.models.heads import N_CONNECTION_CLASSES
+from crysgnn_jax.models.pairs import N_CONNECTION_CLASSES
 from crysgnn_jax.models.teacher import N_SPACE_GROUPS
 
 SPACING = 0.2

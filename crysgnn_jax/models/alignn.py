@@ -13,6 +13,7 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
 from crysgnn_jax.data.store import GraphStore
+from crysgnn_jax.errors import UserError
 from crysgnn_jax.models.graph import mean_pool, multiplicities
 from crysgnn_jax.models.layers import MaskedBatchNorm, atom_features, dense
 from crysgnn_jax.models.line_graph import line_graph, triplet_cosines
@@ -115,8 +116,8 @@ class ALIGNN(nn.Module):
       n_radial: functions on which a bond length is laid out, from 0 to the cutoff.
       n_angular: functions on which the cosine of an angle is laid out.
       cutoff: Å, of the graphs.
-      n_triplet: static number of triplets of a batch: its budget's, see
-        `line_graph.count_triplets`. A batch with more is predicted as NaN.
+      n_triplet: static number of triplets of a batch: its budget's, see `extra_sizes`. A batch of
+        full graphs with more is predicted as NaN.
       remat: keep of each convolution its input and m for the backward pass and compute the rest
         again, which is cheap: a quarter of the memory, on accelerators. (On CPUs XLA finds the two
         computations equal and keeps the first.)
@@ -186,7 +187,16 @@ class ALIGNN(nn.Module):
 
 
 def extra_sizes(store: GraphStore) -> dict[str, np.ndarray]:
-    """What ALIGNN lays out besides atoms and edges of reduced graphs."""
+    """What ALIGNN lays out besides atoms and edges of reduced graphs.
+
+    Raises:
+      UserError: the graphs are not of bonds, of which alone angles are kept.
+    """
+    if store.settings.rule != "bonds":
+        raise UserError(
+            f"ALIGNN sees angles between bonds; graphs of --rule {store.settings.rule} have none: "
+            "leave the flag out, or give --rule bonds"
+        )
     return {"n_triplet": store.reduced.lists["n_triplet"].lengths}
 
 

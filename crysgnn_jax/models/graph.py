@@ -1,4 +1,4 @@
-"""Reading a padded batch: masks and pooling.
+"""Reading a padded batch: masks, multiplicities and pooling.
 
 Batches follow jraph's padding convention: the real crystals come first, the first padding graph
 holds all padding nodes and edges, any further padding graphs are empty. Padding edges join

@@ -241,7 +241,7 @@ class Moments(NamedTuple):
     def of(cls, edges: Edges, axis_name: str | None) -> "Moments":
         weights = edges.weights
         count = total(jnp.sum(weights), axis_name)
-        mean = total(weights @ edges.features, axis_name) / jnp.maximum(count, 1.0)
+        mean = total(_product(weights, edges.features), axis_name) / jnp.maximum(count, 1.0)
         centred = (edges.features - mean) * (weights > 0)[:, None]
         ones = jnp.ones_like(weights)
         return cls(
@@ -251,8 +251,14 @@ class Moments(NamedTuple):
             mean=mean,
             at_centres=edges.at_centres(centred),
             at_neighbours=edges.at_neighbours(centred),
-            gram=centred.T @ (centred * weights[:, None]),
+            gram=_product(centred.T, centred * weights[:, None]),
         )
+
+
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Matrix product in full single precision, also where the hardware would round its factors:
+    a variance is what is left of terms that may cancel."""
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def sum_statistics(
@@ -284,19 +290,21 @@ def sum_statistics(
     # Padding nodes may hold anything.
     real = (edges.node_multiplicity > 0)[:, None]
     centres, neighbours = centres * real, neighbours * real
-    mean_centre = total(known.received @ centres, axis_name) / rows
-    mean_neighbour = total(known.sent @ neighbours, axis_name) / rows
+    mean_centre = total(_product(known.received, centres), axis_name) / rows
+    mean_neighbour = total(_product(known.sent, neighbours), axis_name) / rows
     c, n = (centres - mean_centre) * real, (neighbours - mean_neighbour) * real
-    around = edges.at_centres(n[edges.senders]) + known.at_centres @ kernel
-    weighted = edges.node_multiplicity[:, None]
+    received = edges.at_centres(n[edges.senders]) + _product(known.at_centres, kernel)
+    received = received * edges.node_multiplicity[:, None]
+    sent = _product(known.at_neighbours, kernel)
     squares = (
-        known.received @ jnp.square(c)
-        + known.sent @ jnp.square(n)
-        + 2.0 * jnp.sum(c * around * weighted + n * (known.at_neighbours @ kernel), axis=0)
-        + jnp.sum(kernel * (known.gram @ kernel), axis=0)
+        _product(known.received, jnp.square(c))
+        + _product(known.sent, jnp.square(n))
+        + 2.0 * jnp.sum(c * received + n * sent, axis=0)
+        + jnp.sum(kernel * _product(known.gram, kernel), axis=0)
     )
     variance = total(squares, axis_name) / rows
-    return mean_centre + mean_neighbour + known.mean @ kernel, jnp.maximum(variance, 0.0)
+    mean = mean_centre + mean_neighbour + _product(known.mean, kernel)
+    return mean, jnp.maximum(variance, 0.0)
 
 
 class _RunningStatistics(nn.Module):

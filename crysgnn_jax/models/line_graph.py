@@ -3,7 +3,8 @@
 A **triplet** is a pair of edges of which the second leaves the atom that the first arrives at, an
 edge of the line graph (Choudhary and DeCost 2021). An edge leads from sender to receiver, and
 receivers ascend in a batch, so the edges that precede an edge, those that arrive at its sender,
-stand in one row. Each triplet is then found from its number alone: nothing is sorted or stored.
+stand in one row. In full graphs each triplet is then found from its number alone: nothing is sorted
+or stored. Reduced graphs, whose triplets are merged, carry them.
 """
 
 from typing import NamedTuple
@@ -52,7 +53,8 @@ def line_graph(graph: jraph.GraphsTuple, n_triplet: int) -> LineGraph:
 
     Args:
       graph: a padded batch, receivers ascending.
-      n_triplet: static; at least the sum of `count_triplets` over the crystals of the batch.
+      n_triplet: static; of full graphs, at least the sum of `count_triplets` over the crystals of
+        the batch.
     """
     if "triplet_multiplicity" in graph.globals:
         ends = graph.globals["triplet_senders"], graph.globals["triplet_receivers"]
@@ -105,7 +107,8 @@ def angle_cosines(line: LineGraph, vectors: jax.Array) -> jax.Array:
 
 
 def count_triplets(store: GraphStore) -> np.ndarray:
-    """``[n]`` int64, the triplets of each crystal's full graph, by which batches are budgeted."""
+    """``[n]`` int64, the triplets of each crystal's full graph: for students of their own that take
+    those, as ``extra_sizes``."""
     counts = np.empty(len(store), np.int64)
     for start in range(0, len(store), _CHUNK):
         stop = min(start + _CHUNK, len(store))

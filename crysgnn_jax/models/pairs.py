@@ -1,4 +1,5 @@
-"""All ordered pairs of atoms of the same crystal, in static shapes.
+"""All ordered pairs of atoms of the same crystal, in static shapes; of reduced graphs, all pairs of
+nodes, which stand for pairs of atoms.
 
 A crystal of n atoms has n² pairs, and they have to be laid out somehow. Here its atoms are cut
 into tiles of `TILE`, and the pairs become ⌈n/TILE⌉² blocks of ``TILE × TILE``. A score for every
@@ -11,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import jraph
 
+from crysgnn_jax.data.reduction import N_CONNECTIONS
 from crysgnn_jax.models.graph import masks, multiplicities, node_graph_ids
 
-N_CONNECTION_CLASSES = 6
+N_CONNECTION_CLASSES = N_CONNECTIONS + 1
 """Numbers of edges between two atoms that are told apart: 0 … 4, and 5 or more."""
 
 TILE = 8

@@ -42,13 +42,14 @@ class Student:
       edge_columns: columns of the graph store that the module reads from ``graph.edges``.
       extra_sizes: store → quantities besides atoms and edges that the module lays out in static
         shapes, as name → ``[n]`` integers, one a crystal. The budget of a batch becomes the
-        module's attribute of that name.
+        module's attribute of that name. They are taken to be most of its cost: batches are as full
+        of them as can be, and of atoms and edges as it happens.
       not_settings: attributes of the module that ``--set`` may not change.
       starts_from: name of the network, trained without labels, whose convolutions it starts from;
         None for one that starts from random weights.
       reduced: whether the module takes reduced graphs, in which a node stands for all equivalent
-        atoms (`data.reduction`): its sums and means over atoms and edges must count the
-        ``multiplicity`` of ``graph.nodes`` and ``graph.edges``. That saves two thirds of the work.
+        atoms (`data.reduction`): its sums and means over atoms and edges must count what each
+        stands for, `graph.multiplicities`. That saves two thirds of the work.
       explanation: parameters → what the predictions rest on, as (name, weight) in descending
         order; None for a student that does not say.
 

@@ -39,7 +39,7 @@ def test_summary_by_hand():
     assert found["validation_mae"]["mean"] == 4.0
 
 
-def test_both_sides_learn(tmp_path):
+def test_both_sides_are_written(tmp_path):
     pytest.importorskip("torch", reason="the peer needs torch")
     output = tmp_path / "accuracy.json"
     flags = "--data dielectric --property band_gap --sizes 64,16,16 --seeds 0 --epochs 2"

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from crysgnn_jax.data import reduction
 from crysgnn_jax.data.equivalence import shells
-from crysgnn_jax.data.graphs import ReducedGraphs
 from crysgnn_jax.data.readers import crystal_list
 from crysgnn_jax.data.settings import FeaturiserSettings
 from crysgnn_jax.data.store import build_store
@@ -100,10 +100,13 @@ def test_values_of_atoms_and_nodes(store):
     nodes = graphs.nodes_of_atoms(rows)
     assert nodes.tolist() == [0, 1, 2, 2, 2] + [3] * 4 + [4] * 4
     assert store.full.nodes_of_atoms(rows).tolist() == list(range(13))
-    values = np.arange(len(store.species), dtype=np.float32)[:, None]
-    means = graphs.of_nodes(values)
-    assert means[:2, 0].tolist() == [1.5, 5.5]
-    assert isinstance(graphs, ReducedGraphs) and store.full.of_nodes(values) is values
+    values = np.arange(13, dtype=np.float32)[:, None] * [[1.0, -2.0]]
+    means = graphs.of_nodes(rows, values)
+    assert means[:, 0].tolist() == [0.0, 1.0, 3.0, 6.5, 10.5]
+    assert means[:, 1].tolist() == [0.0, -2.0, -6.0, -13.0, -21.0]
+    assert store.full.of_nodes(rows, values) is values
+    nothing = np.empty(0, np.int64)
+    assert graphs.of_nodes(nothing, np.empty((0, 2))).shape == (0, 2)
 
 
 @pytest.mark.parametrize("noise", [0.0, 3e-5])
@@ -124,6 +127,22 @@ def test_a_continuum_is_cut():
     found = shells(values, np.zeros(len(values), int), 1e-4)
     widths = [np.ptp(values[found == k]) for k in range(found.max() + 1)]
     assert max(widths) <= 1e-3 + 1e-9
+
+
+def test_keys_too_large_for_one_number():
+    keys = [np.array([2**40, 1, 2**40, 0]), np.array([5, 2**40, 5, 7]), np.array([3, 1, 2, 9])]
+    groups = reduction._Groups.of(*keys)
+    assert groups.rows.tolist() == [3, 1, 2, 0] and len(groups.starts) == 4
+
+
+def test_triplets_are_reduced_in_parts(tmp_path, monkeypatch):
+    crystals = [rocksalt(), random_crystal(4), perovskite(), random_crystal(6, seed=2)]
+    whole = store_of(crystals, tmp_path / "whole", rule="bonds")
+    monkeypatch.setattr(reduction, "_MAX_TRIPLETS", 1)
+    parts = store_of(crystals, tmp_path / "parts", rule="bonds")
+    for name in (*whole.reduced.lists["n_triplet"].columns, "site", "bond_senders"):
+        np.testing.assert_array_equal(np.load(whole.path / f"{name}.npy"),
+                                      np.load(parts.path / f"{name}.npy"))  # fmt: skip
 
 
 def test_graphs_of_many_crystals_are_reduced_as_those_of_one(store, tmp_path):
