@@ -28,8 +28,8 @@ from crysgnn_jax.data.graphs import ragged
 TOLERANCE = 1e-4
 """Distances, in Å, and cosines of angles that are less than this apart are taken as equal, and so
 are chains of such, up to ten times as long (`equivalence.shells`). Symmetry-equivalent ones differ
-by this much in structures of five or six decimals. Each bond has the mean of those it stands for, so
-that predictions change by the square of it."""
+by this much in structures of five or six decimals. Each bond has the mean of those it stands for,
+so that predictions change by the square of it."""
 
 N_CONNECTIONS = 5
 """More edges than this between two atoms count as this many, see `Reduction.pair_edges`."""
