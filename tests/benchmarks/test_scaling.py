@@ -60,6 +60,7 @@ def test_sides_take_turns_and_start_over_at_the_end_of_their_steps():
     np.testing.assert_array_equal(crystals, [[3.0, 9.0], [3.5, 9.0]])
 
 
+@pytest.mark.slow
 def test_the_command_writes_numbers_and_pictures(table, tmp_path, capsys):
     output = tmp_path / "results" / "tiny.json"
     scaling.main(
