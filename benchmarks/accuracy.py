@@ -100,7 +100,10 @@ class PeerTraining:
         generator = np.random.default_rng(seed)
         labels = self._store.labels(targets)
         mean, std = labels[split.train].mean(), labels[split.train].std()
-        batch = lambda rows: torch_peers.make_batch(self._store, rows, (labels - mean) / std)
+        standardised = (labels - mean) / std
+        batch = lambda rows: torch_peers.make_batch(
+            self._store, rows, standardised, with_pairs=False
+        )
         pieces = lambda rows: np.array_split(rows, -(-len(rows) // batch_size))
         held_out = {name: [batch(rows) for rows in pieces(getattr(split, name))]
                     for name in ("validation", "test")}  # fmt: skip

@@ -56,8 +56,11 @@ class TableBatch(NamedTuple):
     targets: torch.Tensor
 
 
-def make_batch(store: GraphStore, rows: Sequence[int], targets: np.ndarray) -> TableBatch:
-    """The crystals ``rows`` of a store, with ``targets`` ``[len(store)]``.
+def make_batch(
+    store: GraphStore, rows: Sequence[int], targets: np.ndarray, *, with_pairs: bool = True
+) -> TableBatch:
+    """The crystals ``rows`` of a store, with ``targets`` ``[len(store)]``; without pairs, which
+    take long and only the teacher reads, where not asked for.
 
     Raises:
       ValueError: an atom has more or fewer neighbours than the others.
@@ -72,13 +75,15 @@ def make_batch(store: GraphStore, rows: Sequence[int], targets: np.ndarray) -> T
         if not (store.degree[atoms] == width).all():
             raise ValueError(f"an atom of {store.ids[row]} has not {width} neighbours")
         table = store.senders[edges].reshape(n, width).astype(np.int64)
-        counts = np.zeros((n, n), np.int64)
-        np.add.at(counts, (np.arange(n)[:, None], table), 1)
         species.append(store.species[atoms])
         distances.append(store.distances[edges].reshape(n, width))
         neighbours.append(start + table)
+        n_paired = n if with_pairs else 0
+        counts = np.zeros((n_paired, n_paired), np.int64)
+        if with_pairs:
+            np.add.at(counts, (np.arange(n)[:, None], table), 1)
         connections.append(np.minimum(counts, N_CONNECTION_CLASSES - 1).ravel())
-        pairs.append(start + np.indices((n, n)).reshape(2, -1))
+        pairs.append(start + np.indices((n_paired, n_paired)).reshape(2, -1))
         start += n
     space_groups = np.asarray(store.space_group[rows], np.int64)
     first, second = np.concatenate(pairs, axis=1)
