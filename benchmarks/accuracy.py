@@ -146,9 +146,7 @@ def parser() -> cli.Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     number = cli.positive(int)
-    out.add_argument(
-        "--data", default="formation_energy", metavar="NAME|PATH", help="default formation_energy"
-    )
+    cli.add_labelled_data_flag(out)
     out.add_argument(
         "--property", default="formation_energy_per_atom", metavar="NAME",
         help="default formation_energy_per_atom",

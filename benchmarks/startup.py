@@ -109,9 +109,7 @@ def parser() -> cli.Parser:
     )
     number = cli.positive(int)
     out.add_argument("--student", default="cgcnn", metavar="NAME", help="default cgcnn")
-    out.add_argument(
-        "--data", default="formation_energy", metavar="NAME|PATH", help="default formation_energy"
-    )
+    cli.add_labelled_data_flag(out)
     out.add_argument(
         "--crystals", type=number, default=64, metavar="N", help="drawn at random (default 64)"
     )

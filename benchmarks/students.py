@@ -34,9 +34,7 @@ def parser() -> cli.Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     number = cli.positive(int)
-    out.add_argument(
-        "--data", default="formation_energy", metavar="NAME|PATH", help="default formation_energy"
-    )
+    cli.add_labelled_data_flag(out)
     out.add_argument(
         "--crystals", type=number, default=1000, metavar="N", help="drawn at random (default 1000)"
     )

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jraph
 import numpy as np
 
 from crysgnn_jax.data.batches import Batcher, Budget, Sizes, choose_budget, group, pack, prefetch
@@ -61,7 +60,7 @@ class Evaluator:
 
     def batches(
         self, variables: Any, rows: np.ndarray
-    ) -> Iterator[tuple[Sequence[np.ndarray], jraph.GraphsTuple, Any]]:
+    ) -> Iterator[tuple[Sequence[np.ndarray], Any]]:
         """Outputs for the crystals ``rows``, a step at a time.
 
         Args:
@@ -69,18 +68,17 @@ class Evaluator:
           rows: rows of the store.
 
         Yields:
-          The rows of each device's batch, the stacked batch, and the outputs ``[n_devices, …]``
-          on the devices.
+          The rows of each device's batch, and the outputs ``[n_devices, …]`` on the devices.
         """
         plan = group(pack(self._sizes, self._batcher.budget.limits, rows), len(self._devices))
-        for step_rows, batch in prefetch(self._batcher, plan):
-            yield step_rows, batch, self._function(variables, self._devices.put(batch))
+        for step_rows, batch in prefetch(self._batcher, plan, self._devices.put):
+            yield step_rows, self._function(variables, batch)
 
     def per_crystal(self, variables: Any, rows: np.ndarray) -> np.ndarray:
         """One number a crystal, for a function that returns ``[n_graph]``: ``[len(rows)]``, in
         the order of ``rows``."""
         values = np.full(len(self._batcher.store), np.nan)
-        for step_rows, _, outputs in self.batches(variables, rows):
+        for step_rows, outputs in self.batches(variables, rows):
             for batch_rows, output in zip(step_rows, np.asarray(outputs)):
                 values[batch_rows] = output[: len(batch_rows)]
         return values[rows]
@@ -89,7 +87,7 @@ class Evaluator:
         """Mean over the crystals of metrics that the function returns for a whole step."""
         sums: dict[str, float] = {}
         total = 0
-        for step_rows, _, metrics in self.batches(variables, rows):
+        for step_rows, metrics in self.batches(variables, rows):
             n = sum(map(len, step_rows))
             total += n
             for name, value in self._devices.first(metrics).items():

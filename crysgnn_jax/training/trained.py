@@ -154,7 +154,7 @@ class TrainedModel:
         evaluator = Evaluator(devices, embed, batcher, plan.sizes)
         draft = path.with_suffix(".draft")
         out = None
-        for step_rows, _, vectors in evaluator.batches(devices.replicate(self.variables), rows):
+        for step_rows, vectors in evaluator.batches(devices.replicate(self.variables), rows):
             if out is None:
                 shape = (int(store.node_offsets[-1]), vectors.shape[-1])
                 out = np.lib.format.open_memmap(draft, "w+", np.float32, shape)
