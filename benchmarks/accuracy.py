@@ -21,13 +21,14 @@ import numpy as np
 
 from benchmarks import report, steps
 from benchmarks.timing import Worker
-from crysgnn_jax.data.readers import open_source
-from crysgnn_jax.data.settings import FeaturiserSettings
-from crysgnn_jax.data.splits import Split
-from crysgnn_jax.data.store import build_store, open_store
+from crysgnn_jax.batches.splits import Split
+from crysgnn_jax.commands import cli
+from crysgnn_jax.crystals.readers import open_source
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.graphs.build import build_store
+from crysgnn_jax.graphs.settings import FeaturiserSettings
+from crysgnn_jax.graphs.store import open_store
 from crysgnn_jax.reporting.tables import text_table
-from experiments import cli
 
 PROJECT, PEER = "this project", "PyTorch"
 

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from benchmarks.joined import join
 from benchmarks.torch_peers import Parameters, Training, copy_linear, copy_norm
-from crysgnn_jax.data.elements import N_FEATURES, element_features
-from crysgnn_jax.data.store import GraphStore
+from crysgnn_jax.crystals.elements import N_FEATURES, element_features
+from crysgnn_jax.graphs.store import GraphStore
 
 WEIGHT_DECAY = 1e-5
 

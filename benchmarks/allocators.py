@@ -16,10 +16,10 @@ import numpy as np
 
 from benchmarks import report, steps
 from benchmarks.timing import ALLOCATORS, Worker
-from crysgnn_jax.data.settings import FeaturiserSettings
-from crysgnn_jax.data.source import Source
+from crysgnn_jax.commands import cli
+from crysgnn_jax.crystals.sources import Source
+from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.reporting.tables import text_table
-from experiments import cli
 
 JOBS = ("pretrain", "cgcnn")
 

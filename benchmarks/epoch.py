@@ -19,11 +19,11 @@ import numpy as np
 
 from benchmarks import report, steps
 from benchmarks.timing import Worker, median_and_range, peak_memory
-from crysgnn_jax.data.settings import FeaturiserSettings
-from crysgnn_jax.data.source import Source
-from crysgnn_jax.data.store import open_store
+from crysgnn_jax.commands import cli
+from crysgnn_jax.crystals.sources import Source
+from crysgnn_jax.graphs.settings import FeaturiserSettings
+from crysgnn_jax.graphs.store import open_store
 from crysgnn_jax.reporting.tables import text_table
-from experiments import cli
 
 JOBS = ("cgcnn", "pretrain")
 
@@ -55,7 +55,7 @@ class EpochSide:
         """
         import jax
 
-        from crysgnn_jax.data.batches import stack
+        from crysgnn_jax.batches.loader import stack
         from crysgnn_jax.training.checkpoints import Checkpoints
         from crysgnn_jax.training.logs import MetricsLog, Progress
         from crysgnn_jax.training.loop import LoopSettings, Trainer

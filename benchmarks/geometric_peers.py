@@ -26,8 +26,8 @@ from benchmarks.torch_peers import (
     copy_norm,
     gaussians,
 )
-from crysgnn_jax.data.elements import N_FEATURES, element_features
-from crysgnn_jax.data.store import GraphStore
+from crysgnn_jax.crystals.elements import N_FEATURES, element_features
+from crysgnn_jax.graphs.store import GraphStore
 
 N_ELEMENTS = 103
 N_HEADS = 4

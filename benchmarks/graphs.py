@@ -24,18 +24,18 @@ import numpy as np
 
 from benchmarks import report
 from benchmarks.timing import Worker, median_and_range
-from crysgnn_jax.data.crystal import Crystal
-from crysgnn_jax.data.datasets import select
-from crysgnn_jax.data.elements import SYMBOLS
-from crysgnn_jax.data.neighbours import neighbour_lists
-from crysgnn_jax.data.readers import open_source
-from crysgnn_jax.data.settings import FeaturiserSettings
-from crysgnn_jax.data.source import Source
-from crysgnn_jax.data.store import CHUNK_SIZE, GraphStore, build_store
-from crysgnn_jax.data.symmetry import space_group_number
+from crysgnn_jax.commands import cli
+from crysgnn_jax.crystals.crystal import Crystal
+from crysgnn_jax.crystals.elements import SYMBOLS
+from crysgnn_jax.crystals.readers import open_source
+from crysgnn_jax.crystals.sources import Source, select
 from crysgnn_jax.errors import InvalidCrystal, UserError
+from crysgnn_jax.graphs.build import CHUNK_SIZE, build_store
+from crysgnn_jax.graphs.neighbours import neighbour_lists
+from crysgnn_jax.graphs.settings import FeaturiserSettings
+from crysgnn_jax.graphs.store import GraphStore
+from crysgnn_jax.graphs.symmetry import space_group_number
 from crysgnn_jax.reporting.tables import text_table
-from experiments import cli
 
 PARTS_CRYSTALS = 1000
 """Crystals for the times of the parts, which are measured one by one."""

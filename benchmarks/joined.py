@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from crysgnn_jax.data.store import GraphStore
+from crysgnn_jax.graphs.store import GraphStore
 
 
 class Joined(NamedTuple):

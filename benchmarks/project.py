@@ -10,8 +10,9 @@ import numpy as np
 
 from benchmarks.steps import WARM_UP
 from benchmarks.timing import forget_peak_memory, peak_memory
-from crysgnn_jax.data.batches import Batcher, Budget, choose_budget, group, pack, stack
-from crysgnn_jax.data.store import GraphStore, open_store
+from crysgnn_jax.batches.budget import Budget, choose_budget, pack
+from crysgnn_jax.batches.loader import Batcher, group, stack
+from crysgnn_jax.graphs.store import GraphStore, open_store
 from crysgnn_jax.models.protocol import Student
 from crysgnn_jax.models.registry import build, find_student
 from crysgnn_jax.models.teacher import Teacher

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from experiments import cli
+from crysgnn_jax.commands import cli
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "benchmarks"
 

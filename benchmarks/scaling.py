@@ -21,13 +21,13 @@ import numpy as np
 from benchmarks import report, steps
 from benchmarks.graphs import Builder
 from benchmarks.timing import Worker, median_and_range
-from crysgnn_jax.data.readers import open_source
-from crysgnn_jax.data.settings import FeaturiserSettings
-from crysgnn_jax.data.source import Source
-from crysgnn_jax.data.store import open_store
+from crysgnn_jax.commands import cli
+from crysgnn_jax.crystals.readers import open_source
+from crysgnn_jax.crystals.sources import Source
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.graphs.settings import FeaturiserSettings
+from crysgnn_jax.graphs.store import open_store
 from crysgnn_jax.reporting.tables import text_table
-from experiments import cli
 
 PARTS = ("steps", "graphs", "devices")
 

@@ -22,9 +22,9 @@ import numpy as np
 
 from benchmarks import report
 from benchmarks.timing import median_and_range
+from crysgnn_jax.commands import cli
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.reporting.tables import text_table
-from experiments import cli
 
 COMPILED = "compiled"
 """Folder of the cache in which the commands keep compiled steps."""

@@ -23,14 +23,14 @@ import numpy as np
 
 from benchmarks import report
 from benchmarks.timing import Worker, median_and_range, peak_memory, take_turns
-from crysgnn_jax.data.datasets import select
-from crysgnn_jax.data.readers import open_source
-from crysgnn_jax.data.settings import FeaturiserSettings
-from crysgnn_jax.data.source import Source
-from crysgnn_jax.data.store import GraphStore, build_store, open_store
+from crysgnn_jax.commands import cli
+from crysgnn_jax.crystals.readers import open_source
+from crysgnn_jax.crystals.sources import Source, select
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.graphs.build import build_store
+from crysgnn_jax.graphs.settings import FeaturiserSettings
+from crysgnn_jax.graphs.store import GraphStore, open_store
 from crysgnn_jax.reporting.tables import text_table
-from experiments import cli
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,10 +18,10 @@ import numpy as np
 
 from benchmarks import report, steps
 from benchmarks.timing import Worker, median_and_range, take_turns
-from crysgnn_jax.data.settings import FeaturiserSettings
+from crysgnn_jax.commands import cli
+from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.models.registry import find_student
 from crysgnn_jax.reporting.tables import text_table
-from experiments import cli
 
 STUDENTS = ("cgcnn", "crysxpp", "gatgnn", "alignn")
 

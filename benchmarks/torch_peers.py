@@ -15,9 +15,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from crysgnn_jax.data.elements import N_FEATURES, element_features
-from crysgnn_jax.data.store import GraphStore
-from crysgnn_jax.data.symmetry import N_SPACE_GROUPS, crystal_system
+from crysgnn_jax.crystals.elements import N_FEATURES, element_features
+from crysgnn_jax.graphs.store import GraphStore
+from crysgnn_jax.graphs.symmetry import N_SPACE_GROUPS, crystal_system
 
 WIDTH = 64
 N_GAUSSIANS = 41

@@ -16,7 +16,7 @@ import zipfile
 import numpy as np
 from ase.data import chemical_symbols
 
-from crysgnn_jax.data.elements import PROPERTY_BINS, TABLE_PATH
+from crysgnn_jax.crystals.elements import PROPERTY_BINS, TABLE_PATH
 
 
 def main() -> None:

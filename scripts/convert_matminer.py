@@ -22,10 +22,10 @@ import numpy as np
 from ase.formula import Formula
 from ase.neighborlist import neighbor_list
 
-from crysgnn_jax.data.crystal import Crystal
-from crysgnn_jax.data.crystal_table import write_table
-from crysgnn_jax.data.datasets import BUNDLED_DIR, unit_of
-from crysgnn_jax.data.elements import SYMBOLS
+from crysgnn_jax.crystals.crystal import Crystal
+from crysgnn_jax.crystals.elements import SYMBOLS
+from crysgnn_jax.crystals.named import BUNDLED_DIR, unit_of
+from crysgnn_jax.crystals.table import write_table
 
 FOLDER = "matminer-0.3.2/matminer/datasets"
 MIN_DISTANCE = 0.6

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from crysgnn_jax.data.crystal import Crystal
+from crysgnn_jax.crystals.crystal import Crystal
 
 
 def rocksalt(a=5.64, species=(11, 17), id="NaCl", **kwargs):

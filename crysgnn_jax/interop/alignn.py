@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from crysgnn_jax.data.elements import N_FEATURES
+from crysgnn_jax.crystals.elements import N_FEATURES
 from crysgnn_jax.interop.state import State, Tree
 
 _CONVOLUTION = {

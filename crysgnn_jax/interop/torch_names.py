@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from crysgnn_jax.data.elements import N_FEATURES
+from crysgnn_jax.crystals.elements import N_FEATURES
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.interop.alignn import read_alignn
 from crysgnn_jax.interop.state import State, Tree

@@ -12,8 +12,8 @@ import jraph
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
-from crysgnn_jax.data.store import GraphStore
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.models.graph import mean_pool, multiplicities
 from crysgnn_jax.models.layers import MaskedBatchNorm, atom_features, dense
 from crysgnn_jax.models.line_graph import line_graph, triplet_cosines

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jraph
 
-from crysgnn_jax.data.elements import N_FEATURES
+from crysgnn_jax.crystals.elements import N_FEATURES
 from crysgnn_jax.models.encoder import CrystalEncoder
 from crysgnn_jax.models.heads import ConnectionHead
 from crysgnn_jax.models.layers import dense

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import jraph
 import numpy as np
 
-from crysgnn_jax.data.elements import N_FEATURES, PROPERTY_BINS
+from crysgnn_jax.crystals.elements import N_FEATURES, PROPERTY_BINS
 from crysgnn_jax.models.encoder import CrystalEncoder
 from crysgnn_jax.models.heads import property_head
 from crysgnn_jax.models.layers import atom_features

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import jraph
 import numpy as np
 
-from crysgnn_jax.data.elements import element_features
+from crysgnn_jax.crystals.elements import element_features
 from crysgnn_jax.models.graph import multiplicities
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import jraph
 import numpy as np
 
-from crysgnn_jax.data.store import GraphStore
+from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.models.graph import masks
 
 _CHUNK = 4096

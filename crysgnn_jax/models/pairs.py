@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import jraph
 
-from crysgnn_jax.data.reduction import N_CONNECTIONS
+from crysgnn_jax.graphs.reduction import N_CONNECTIONS
 from crysgnn_jax.models.graph import masks, multiplicities, node_graph_ids
 
 N_CONNECTION_CLASSES = N_CONNECTIONS + 1

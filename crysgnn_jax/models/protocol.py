@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from crysgnn_jax.data.settings import FeaturiserSettings
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.graphs.settings import FeaturiserSettings
 
 
 class Prediction(NamedTuple):

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jraph
 
-from crysgnn_jax.data.elements import N_FEATURES
+from crysgnn_jax.crystals.elements import N_FEATURES
 from crysgnn_jax.models.encoder import CrystalEncoder
 from crysgnn_jax.models.graph import l2_normalise, mean_pool
 from crysgnn_jax.models.heads import ConnectionHead

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import jraph
 
-from crysgnn_jax.data.elements import element_features
+from crysgnn_jax.crystals.elements import element_features
 from crysgnn_jax.models.graph import masks, multiplicities
 from crysgnn_jax.models.layers import softplus
 from crysgnn_jax.models.pairs import connection_counts

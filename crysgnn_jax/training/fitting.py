@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from crysgnn_jax.data.batches import Batcher
+from crysgnn_jax.batches.loader import Batcher
 from crysgnn_jax.objectives.reduction import Loss
 from crysgnn_jax.training.checkpoints import Checkpoints
 from crysgnn_jax.training.devices import AXIS, Devices

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import numpy as np
 
-from crysgnn_jax.data.batches import Batcher, Budget, Sizes, choose_budget, group, pack, prefetch
-from crysgnn_jax.data.graphs import Graphs
-from crysgnn_jax.data.store import GraphStore
+from crysgnn_jax.batches.budget import Budget, Sizes, choose_budget, pack
+from crysgnn_jax.batches.loader import Batcher, group, prefetch
+from crysgnn_jax.graphs.ragged import Graphs
+from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.models.protocol import Student
 from crysgnn_jax.training.devices import Devices
 

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from crysgnn_jax.data.batches import Batcher, group, pack, prefetch
+from crysgnn_jax.batches.budget import pack
+from crysgnn_jax.batches.loader import Batcher, group, prefetch
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.training.checkpoints import Checkpoints, Position
 from crysgnn_jax.training.devices import Devices

@@ -9,9 +9,10 @@ import jax
 import jraph
 import numpy as np
 
-from crysgnn_jax.data.batches import Batcher, Sizes, choose_budget
-from crysgnn_jax.data.store import GraphStore
+from crysgnn_jax.batches.budget import Sizes, choose_budget
+from crysgnn_jax.batches.loader import Batcher
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.models.pairs import count_blocks
 from crysgnn_jax.objectives.reduction import Loss
 from crysgnn_jax.training.devices import AXIS, Devices

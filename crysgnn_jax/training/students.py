@@ -10,9 +10,9 @@ import jax
 import jraph
 import numpy as np
 
-from crysgnn_jax.data.batches import Batcher
-from crysgnn_jax.data.splits import Split
-from crysgnn_jax.data.store import GraphStore
+from crysgnn_jax.batches.loader import Batcher
+from crysgnn_jax.batches.splits import Split
+from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.models.protocol import Student
 from crysgnn_jax.objectives.distillation import ProjectedStudent, distil
 from crysgnn_jax.objectives.property import Standardiser, property_loss

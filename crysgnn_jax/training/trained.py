@@ -13,10 +13,10 @@ import jax
 import jraph
 import numpy as np
 
-from crysgnn_jax.data.batches import Batcher
-from crysgnn_jax.data.settings import FeaturiserSettings
-from crysgnn_jax.data.store import GraphStore
+from crysgnn_jax.batches.loader import Batcher
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.graphs.settings import FeaturiserSettings
+from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.models.protocol import Student
 from crysgnn_jax.models.registry import TEACHERS, build, find_student, smallest_batch
 from crysgnn_jax.objectives.property import Standardiser

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks import steps
-from crysgnn_jax.data.settings import FeaturiserSettings
+from crysgnn_jax.graphs.settings import FeaturiserSettings
 from toys import collection
 
 

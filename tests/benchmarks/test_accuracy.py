@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from benchmarks import accuracy
-from crysgnn_jax.data.datasets import load_named
-from crysgnn_jax.data.settings import FeaturiserSettings
-from crysgnn_jax.data.store import build_store
+from crysgnn_jax.crystals.named import load_named
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.graphs.build import build_store
+from crysgnn_jax.graphs.settings import FeaturiserSettings
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import scaling
-from crysgnn_jax.data.crystal_table import write_table
+from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.errors import UserError
 from toys import collection
 

@@ -10,10 +10,12 @@ import pytest
 from benchmarks import steps
 from benchmarks.joined import join
 from benchmarks.project import ProjectSide
-from crysgnn_jax.data.batches import Batcher, Budget
-from crysgnn_jax.data.settings import FeaturiserSettings
-from crysgnn_jax.data.store import build_store, open_store
+from crysgnn_jax.batches.budget import Budget
+from crysgnn_jax.batches.loader import Batcher
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.graphs.build import build_store
+from crysgnn_jax.graphs.settings import FeaturiserSettings
+from crysgnn_jax.graphs.store import open_store
 from crysgnn_jax.models.registry import STUDENTS
 
 

@@ -109,9 +109,7 @@ def test_kinds(kind, module, call):
 
 
 def test_weights_of_another_network():
-    with pytest.raises(
-        UserError, match="^m.pt does not fit --from alignn: atom_emb.*missing"
-    ):
+    with pytest.raises(UserError, match="^m.pt does not fit --from alignn: atom_emb.*missing"):
         convert("alignn", cgcnn_state(), source="m.pt")
 
 

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from test_invariance import moved, other_cell, permuted, rotated, supercell
 
-from crysgnn_jax.data.batches import Batcher, Budget, stack
-from crysgnn_jax.data.crystal import Crystal
-from crysgnn_jax.data.readers import crystal_list
-from crysgnn_jax.data.settings import FeaturiserSettings
-from crysgnn_jax.data.store import build_store
+from crysgnn_jax.batches.budget import Budget
+from crysgnn_jax.batches.loader import Batcher, stack
+from crysgnn_jax.crystals.crystal import Crystal
+from crysgnn_jax.crystals.readers import crystal_list
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.graphs.build import build_store
+from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.interop.torch_names import convert
 from crysgnn_jax.models.alignn import ALIGNN, STUDENT, radial_basis
 from crysgnn_jax.models.line_graph import angle_cosines, count_triplets, line_graph

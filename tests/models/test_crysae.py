@@ -4,10 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from crysgnn_jax.data.batches import Batcher, Budget
-from crysgnn_jax.data.readers import crystal_list
-from crysgnn_jax.data.settings import FeaturiserSettings
-from crysgnn_jax.data.store import build_store
+from crysgnn_jax.batches.budget import Budget
+from crysgnn_jax.batches.loader import Batcher
+from crysgnn_jax.crystals.readers import crystal_list
+from crysgnn_jax.graphs.build import build_store
+from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.interop.checkpoints import read_checkpoint
 from crysgnn_jax.interop.torch_names import convert
 from crysgnn_jax.models.crysae import CrysAE

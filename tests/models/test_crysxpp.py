@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from crysgnn_jax.data.elements import PROPERTY_BINS
+from crysgnn_jax.crystals.elements import PROPERTY_BINS
 from crysgnn_jax.interop.checkpoints import read_checkpoint
 from crysgnn_jax.interop.torch_names import convert
 from crysgnn_jax.models.crysxpp import CrysXPP, element_property_weights

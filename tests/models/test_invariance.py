@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crysgnn_jax.data.batches import Batcher, Budget
-from crysgnn_jax.data.crystal import Crystal
-from crysgnn_jax.data.readers import crystal_list
-from crysgnn_jax.data.settings import FeaturiserSettings
-from crysgnn_jax.data.store import build_store
+from crysgnn_jax.batches.budget import Budget
+from crysgnn_jax.batches.loader import Batcher
+from crysgnn_jax.crystals.crystal import Crystal
+from crysgnn_jax.crystals.readers import crystal_list
+from crysgnn_jax.graphs.build import build_store
+from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.models.cgcnn import CGCNN
 from crysgnn_jax.models.pairs import count_blocks
 from crysgnn_jax.models.teacher import Teacher

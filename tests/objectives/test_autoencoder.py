@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crysgnn_jax.data.batches import Batcher, Budget, stack
-from crysgnn_jax.data.elements import element_features
-from crysgnn_jax.data.readers import crystal_list
-from crysgnn_jax.data.settings import FeaturiserSettings
-from crysgnn_jax.data.store import build_store
+from crysgnn_jax.batches.budget import Budget
+from crysgnn_jax.batches.loader import Batcher, stack
+from crysgnn_jax.crystals.elements import element_features
+from crysgnn_jax.crystals.readers import crystal_list
+from crysgnn_jax.graphs.build import build_store
+from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.models.crysae import AutoencoderOutputs, CrysAE
 from crysgnn_jax.models.pairs import TILE, count_blocks
 from crysgnn_jax.objectives.autoencoder import (

@@ -1,0 +1,88 @@
+"""Turn the weights of the authors' PyTorch code into a workdir like that of any other run.
+
+python -m experiments.convert --from cgcnn formation-energy-per-atom.pth.tar --workdir runs/cgcnn
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from crysgnn_jax.commands import cli
+
+
+def parser() -> cli.Parser:
+    """The command's flags."""
+    out = cli.Parser(prog="python -m experiments.convert", description=__doc__.split("\n")[0])
+    out.add_argument(
+        "--from",
+        dest="kind",
+        required=True,
+        metavar="NAME",
+        help="whose weights they are: cgcnn, crysgnn, crysae, crysxpp, gatgnn or alignn",
+    )
+    out.add_argument(
+        "checkpoint",
+        type=Path,
+        metavar="CHECKPOINT",
+        help=".pth.tar as the authors' code saves it (needs the extra 'convert'), or .npz with the "
+        "names of its state dict",
+    )
+    out.add_argument(
+        "--property",
+        metavar="NAME",
+        help="what it predicts (default: what the checkpoint says, else 'target')",
+    )
+    cli.add_run_flags(out, "runs/NAME-converted")
+    return out
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = parser().parse_args(arguments)
+    # Imported once the flags are known to be good: JAX takes seconds to start.
+    from crysgnn_jax.crystals.named import unit_of
+    from crysgnn_jax.errors import UserError
+    from crysgnn_jax.graphs.settings import FeaturiserSettings
+    from crysgnn_jax.interop.checkpoints import read_checkpoint
+    from crysgnn_jax.interop.torch_names import convert
+    from crysgnn_jax.models.registry import STUDENTS, TEACHERS
+    from crysgnn_jax.training.checkpoints import Checkpoints, Position
+    from crysgnn_jax.training.workdir import Workdir
+
+    found = convert(args.kind, read_checkpoint(args.checkpoint), source=str(args.checkpoint))
+    if args.property is not None and found.network in TEACHERS:
+        raise UserError(f"--property: {found.network} predicts none; leave it out")
+    # The published codes cut between tied neighbours; ALIGNN's rule keeps them.
+    own = {} if found.network in TEACHERS else STUDENTS[found.network].graphs
+    featuriser = FeaturiserSettings(
+        **(own or {"ties": "cut"}), cutoff=found.settings.get("cutoff", 8.0)
+    )
+    made_with = {
+        "command": "convert",
+        "network": found.network,
+        "model": found.settings,
+        "featuriser": dataclasses.asdict(featuriser),
+        "checkpoint": hashlib.blake2b(args.checkpoint.read_bytes(), digest_size=16).hexdigest(),
+        "property": args.property,
+    }
+    property = args.property or found.property or "target"
+    result = {"task": "pretraining", "converted_from": args.checkpoint.name}
+    if found.network not in TEACHERS:
+        result |= {
+            "task": "student",
+            "student": found.network,
+            "property": property,
+            "unit": "probability" if found.classification else unit_of(property),
+            "target_mean": 0.0 if found.mean is None else found.mean,
+            "target_std": 1.0 if found.std is None else found.std,
+        }
+    path = args.workdir or Path("runs") / f"{found.network}-converted"
+    with Workdir(path, made_with, overwrite=args.overwrite) as workdir:
+        if workdir.result is None:
+            checkpoints = Checkpoints(workdir.checkpoints)
+            if checkpoints.last_step is None:
+                checkpoints.save(found.variables, found.variables, Position())
+            checkpoints.close()
+            workdir.finish(result)
+    what = f", predicts {property}" if "property" in result else ""
+    print(f"{found.network}{what}: {path}")

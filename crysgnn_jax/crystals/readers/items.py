@@ -1,0 +1,142 @@
+"""A source held as a list of items: what all readers but the columnar table return."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crysgnn_jax.crystals.crystal import Crystal
+from crysgnn_jax.errors import InvalidCrystal, UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class ItemSource:
+    """A `source.Source` of items in memory.
+
+    Attributes:
+      name: for messages.
+      decode: module-level function from an item to a crystal.
+      entries: the items; a `Problem` stands for one that could not be made.
+      entry_ids: id of each item.
+      entry_labels: labels of each item, as far as they are known.
+      digest: hex digest of the content.
+    """
+
+    name: str
+    decode: Callable[[Any], Crystal]
+    entries: Sequence[Any]
+    entry_ids: Sequence[str]
+    entry_labels: Sequence[Mapping[str, float]]
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @property
+    def label_names(self) -> list[str]:
+        """In the order in which they first occur."""
+        return list(dict.fromkeys(name for labels in self.entry_labels for name in labels))
+
+    def fingerprint(self) -> str:
+        return self.digest
+
+    def ids(self) -> np.ndarray:
+        return np.array(self.entry_ids, dtype=str)
+
+    def labelled(self, label: str) -> np.ndarray:
+        return np.array([label in labels for labels in self.entry_labels], dtype=bool)
+
+    def items(self, start: int, stop: int) -> list[Any]:
+        return list(self.entries[start:stop])
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """In the place of an item that is known to be unusable: decoding it says why."""
+
+    id: str
+    reason: str
+
+    def crystal(self) -> Crystal:
+        raise InvalidCrystal(self.id, self.reason)
+
+
+def one_line(error: BaseException, limit: int = 160) -> str:
+    """An exception's message, of any library, on one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def digest_of_files(kind: str, paths: Iterable[Path]) -> str:
+    """Hex digest of the names and contents of files, and of how they are to be read.
+
+    Raises:
+      UserError: a file cannot be read.
+    """
+    digest = hashlib.blake2b(kind.encode(), digest_size=16)
+    for path in sorted(paths):
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        # Lengths keep the end of one field from passing for the beginning of the next.
+        digest.update(f"\0{path.name}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def decode_crystal(item: Crystal | Problem) -> Crystal:
+    """The decoder of sources whose items are crystals already."""
+    return item.crystal() if isinstance(item, Problem) else item
+
+
+def crystal_list(
+    structures: Iterable[Any],
+    labels: Iterable[Mapping[str, float]] | None = None,
+    name: str = "crystals",
+) -> ItemSource:
+    """A source of objects in memory, for the Python API.
+
+    Args:
+      structures: `Crystal`, ``ase.Atoms`` or pymatgen ``Structure`` objects. The latter two are
+        given their number as id, or ``atoms.info["id"]`` or ``structure.properties["id"]`` if
+        they have one.
+      labels: property → value for each structure; None for the labels that `Crystal` objects
+        carry themselves.
+      name: for messages.
+    """
+    structures = list(structures)
+    given = [None] * len(structures) if labels is None else list(labels)
+    entries: list[Crystal | Problem] = []
+    for number, (structure, known) in enumerate(zip(structures, given, strict=True)):
+        try:
+            entries.append(_as_crystal(structure, str(number), known))
+        except InvalidCrystal as error:
+            entries.append(Problem(error.crystal_id, error.reason))
+    digest = hashlib.blake2b(b"crystals", digest_size=16)
+    for entry in entries:
+        digest.update(repr(entry.id).encode())
+        if isinstance(entry, Crystal):
+            for array in (entry.species, entry.frac_coords, entry.lattice):
+                digest.update(array.tobytes())
+            digest.update(repr((sorted(entry.labels.items()), sorted(entry.tags.items()))).encode())
+    return ItemSource(
+        name=name,
+        decode=decode_crystal,
+        entries=entries,
+        entry_ids=[entry.id for entry in entries],
+        entry_labels=[entry.labels if isinstance(entry, Crystal) else {} for entry in entries],
+        digest=digest.hexdigest(),
+    )
+
+
+def _as_crystal(structure: Any, default_id: str, labels: Mapping[str, float] | None) -> Crystal:
+    if isinstance(structure, Crystal):
+        return structure if labels is None else dataclasses.replace(structure, labels=labels)
+    if hasattr(structure, "get_chemical_symbols"):
+        return Crystal.from_ase(structure, str(structure.info.get("id", default_id)), labels)
+    properties = getattr(structure, "properties", None) or {}
+    return Crystal.from_pymatgen(structure, str(properties.get("id", default_id)), labels)

@@ -1,0 +1,194 @@
+"""What the graph store asks of a collection of crystals, and collections made of others."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from crysgnn_jax.crystals.crystal import Crystal
+from crysgnn_jax.errors import InvalidCrystal, UserError
+
+
+class Source(Protocol):
+    """A collection of crystals that can be read piece by piece, also by other processes.
+
+    Attributes:
+      name: short name for messages, such as a data set's name or a path.
+      label_names: the properties for which at least one item may carry a value.
+      decode: a module-level function from an item to a `Crystal`. It raises `InvalidCrystal`
+        for an item that is not a usable crystal. Functions and items are pickled to workers.
+    """
+
+    name: str
+    label_names: Sequence[str]
+    decode: Callable[[Any], Crystal]
+
+    def __len__(self) -> int:
+        """Number of items, usable or not."""
+
+    def fingerprint(self) -> str:
+        """Hex digest of the content: equal exactly when every crystal and label is."""
+
+    def ids(self) -> np.ndarray | None:
+        """``[len(self)]`` text: the ids of the items; None where they are not known unread."""
+
+    def labelled(self, label: str) -> np.ndarray:
+        """``[len(self)]`` bool: which items carry the label, as far as is known unread."""
+
+    def items(self, start: int, stop: int) -> list[Any]:
+        """The undecoded items ``start … stop − 1``: small, picklable, cheap to make."""
+
+
+def select(source: Source, indices: Sequence[int] | np.ndarray, name: str = "") -> "Selection":
+    """The items of a source at ``indices``, in that order; ``name`` replaces the source's name.
+
+    Raises:
+      IndexError: an index is negative, or not below ``len(source)``.
+    """
+    return Selection(source, indices, name)
+
+
+class Selection:
+    """Some of the items of a source, as a `Source`; see `select`."""
+
+    def __init__(self, source: Source, indices: Sequence[int] | np.ndarray, name: str = ""):
+        self._source = source
+        self._indices = np.asarray(indices, dtype=np.int64)
+        outside = (self._indices < 0) | (self._indices >= len(source))
+        if outside.any():
+            raise IndexError(f"{source.name} has no item {self._indices[outside][0]}")
+        self.name = name or source.name
+        self.label_names = source.label_names
+        self.decode = source.decode
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def ids(self) -> np.ndarray | None:
+        """``[len(self)]`` text: the ids where the source knows them unread, else None."""
+        ids = self._source.ids()
+        return None if ids is None else ids[self._indices]
+
+    def fingerprint(self) -> str:
+        return _digest(self._source.fingerprint(), self._indices.astype("<i8").tobytes().hex())
+
+    def labelled(self, label: str) -> np.ndarray:
+        return self._source.labelled(label)[self._indices]
+
+    def items(self, start: int, stop: int) -> list[Any]:
+        chosen = self._indices[start:stop]
+        if not len(chosen):
+            return []
+        runs = np.split(chosen, np.flatnonzero(np.diff(chosen) != 1) + 1)
+        return [item for run in runs for item in self._source.items(run[0], run[-1] + 1)]
+
+
+class CombinedItem(NamedTuple):
+    """An item of one member, what decodes it, and what to put before its id."""
+
+    decode: Callable[[Any], Crystal]
+    item: Any
+    prefix: str
+
+
+def decode_combined(item: CombinedItem) -> Crystal:
+    """The crystal in an item of `Combined`.
+
+    Raises:
+      InvalidCrystal: as the member's ``decode``, with the id that the crystal has here.
+    """
+    try:
+        crystal = item.decode(item.item)
+    except InvalidCrystal as error:
+        raise InvalidCrystal(item.prefix + error.crystal_id, error.reason) from error
+    return dataclasses.replace(crystal, id=item.prefix + crystal.id) if item.prefix else crystal
+
+
+class Combined:
+    """Several sources one after the other, as a `Source`.
+
+    An id that an earlier member has already may be another crystal by accident, so such a
+    crystal is kept, under the id ``<member's name>/<id>``. Where the ids of the member, or of
+    one before it, are not known unread, all of its crystals are renamed in this way.
+
+    Attributes:
+      repeated: ``[len(self)]`` bool: which items are renamed.
+
+    Raises:
+      UserError: no sources, or two of the same name.
+    """
+
+    decode = staticmethod(decode_combined)
+
+    def __init__(self, sources: Iterable[Source]):
+        self._sources = list(sources)
+        if not self._sources:
+            raise UserError("there are no data to combine; name at least one source")
+        names = [source.name for source in self._sources]
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(f"the data {name!r} are given twice; give them once")
+        self.name = " + ".join(names)
+        self.label_names = tuple(
+            dict.fromkeys(label for source in self._sources for label in source.label_names)
+        )
+        self._offsets = np.cumsum([0, *map(len, self._sources)])
+        member_ids = [source.ids() for source in self._sources]
+        self.repeated = np.concatenate(
+            [_repeated(source, member_ids[: k + 1]) for k, source in enumerate(self._sources)]
+        )
+        self._ids = None
+        if all(ids is not None for ids in member_ids):
+            prefixes = np.repeat([f"{name}/" for name in names], np.diff(self._offsets))
+            ids = np.concatenate(member_ids)
+            self._ids = np.where(self.repeated, np.char.add(prefixes, ids), ids)
+
+    def __len__(self) -> int:
+        return len(self.repeated)
+
+    def ids(self) -> np.ndarray | None:
+        """``[len(self)]`` text: the ids where all members know theirs unread, else None."""
+        return self._ids
+
+    def fingerprint(self) -> str:
+        parts = []
+        for source, begin, end in zip(self._sources, self._offsets, self._offsets[1:]):
+            # The name is part of the content only where it is part of an id.
+            parts += [source.fingerprint(), source.name if self.repeated[begin:end].any() else ""]
+        return _digest(*parts)
+
+    def labelled(self, label: str) -> np.ndarray:
+        return np.concatenate([source.labelled(label) for source in self._sources])
+
+    def items(self, start: int, stop: int) -> list[CombinedItem]:
+        items = []
+        for source, begin, end in zip(self._sources, self._offsets, self._offsets[1:]):
+            first, last = max(start, begin), min(stop, end)
+            if first < last:
+                items += [
+                    CombinedItem(source.decode, item, f"{source.name}/" if repeated else "")
+                    for item, repeated in zip(
+                        source.items(first - begin, last - begin), self.repeated[first:last]
+                    )
+                ]
+        return items
+
+
+def _repeated(source: Source, ids: Sequence[np.ndarray | None]) -> np.ndarray:
+    """``[len(source)]`` bool: which items have, or may have, an id of an earlier member.
+
+    ``ids`` are those of the earlier members, then of the source itself.
+    """
+    *earlier, own = ids
+    if not earlier:
+        return np.zeros(len(source), dtype=bool)
+    if any(member is None for member in ids):
+        return np.ones(len(source), dtype=bool)
+    return np.isin(own, np.concatenate(earlier))
+
+
+def _digest(*parts: str) -> str:
+    """Hex digest of a sequence of texts."""
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()

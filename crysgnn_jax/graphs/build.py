@@ -1,0 +1,451 @@
+"""Building a graph store: workers, chunks, resuming.
+
+Work is cut into chunks of crystals. Every finished chunk is a file in ``<fingerprint>.partial``,
+so that an interrupted build goes on where it stopped; the finished directory is renamed into
+place as a whole. A lock on ``<fingerprint>.lock``, which the system releases if its holder dies,
+keeps two builds of one store apart.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from crysgnn_jax.cache import default_cache_dir, locked
+from crysgnn_jax.crystals.crystal import Crystal
+from crysgnn_jax.crystals.sources import Source
+from crysgnn_jax.errors import InvalidCrystal, UserError
+from crysgnn_jax.graphs.neighbours import Neighbours, neighbour_lists
+from crysgnn_jax.graphs.reduction import reduce_graphs
+from crysgnn_jax.graphs.settings import FeaturiserSettings
+from crysgnn_jax.graphs.store import (
+    CRYSTAL_COLUMNS,
+    EDGE_COLUMNS,
+    FORMAT,
+    NODE_COLUMNS,
+    OFFSETS,
+    RAGGED,
+    GraphStore,
+    column_file,
+    open_store,
+)
+from crysgnn_jax.graphs.symmetry import space_group_number
+
+MAX_DEFAULT_WORKERS = 16
+"""More processes than this take longer to start than they save, and 60 MB each."""
+
+CHUNK_SIZE = 256
+"""Crystals per chunk: about a fifth of a second of work, and a megabyte or two of graphs."""
+
+Progress = Callable[[int, int], None]
+"""Called with the number of items done so far and in all."""
+
+
+def store_fingerprint(source: Source, settings: FeaturiserSettings) -> str:
+    """Hex digest that is equal exactly when the stores of two sources are."""
+    description = json.dumps([FORMAT, source.fingerprint(), _plain(settings)])
+    return hashlib.blake2b(description.encode(), digest_size=16).hexdigest()
+
+
+def build_store(
+    source: Source,
+    settings: FeaturiserSettings,
+    *,
+    cache_dir: str | Path | None = None,
+    workers: int | None = 1,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> GraphStore:
+    """The graph store of ``source``: the one in the cache, or else a new one.
+
+    Crystals that cannot be used are left out and listed in ``skipped``; so is a crystal whose id
+    an earlier one of the source has.
+
+    Args:
+      source: the crystals.
+      settings: how to make the graphs.
+      cache_dir: directory of stores; `default_cache_dir` where not given.
+      workers: processes to build with. With 1, the default, none is started, so that a notebook,
+        or a script without ``if __name__ == "__main__"``, just works; None: one for each available
+        core, up to `MAX_DEFAULT_WORKERS`, as the commands do.
+      strict: refuse a source of which any crystal is left out.
+      progress: called with the numbers of items done and in all, in the calling process.
+
+    Raises:
+      UserError: the source is empty, none of its crystals can be used, one of them cannot and
+        ``strict`` is set, the cache cannot be written, or a worker process died.
+    """
+    if len(source) == 0:
+        raise UserError(f"{source.name} holds no crystals; check the path or the query")
+    fingerprint = store_fingerprint(source, settings)
+    root = Path(cache_dir) if cache_dir is not None else default_cache_dir()
+    path = root / fingerprint
+    store = _finished(path)
+    if store is None:
+        with _locked(root, fingerprint):
+            # Another process may have finished it while this one waited for the lock.
+            store = _finished(path)
+            if store is None:
+                workers = workers or min(_available_cores(), MAX_DEFAULT_WORKERS)
+                store = _build(source, settings, path, workers, progress)
+    if strict and store.skipped:
+        crystal_id, reason = store.skipped[0]
+        raise UserError(
+            f"{source.name}: {len(store.skipped)} of {len(source)} crystals cannot be used; the "
+            f"first is {crystal_id}: {reason}; mend or remove them, or build without strict"
+        )
+    return store
+
+
+def _plain(settings: FeaturiserSettings) -> dict[str, Any]:
+    """The settings as JSON values, such that equal settings (8 and 8.0) are the same text."""
+    return {
+        field.name: type(field.default)(getattr(settings, field.name))
+        for field in dataclasses.fields(settings)
+    }
+
+
+def _available_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _finished(path: Path) -> GraphStore | None:
+    """The store at ``path``; none where it is missing or damaged, so that it is built again."""
+    with contextlib.suppress(UserError):
+        return open_store(path)
+    return None
+
+
+@contextlib.contextmanager
+def _locked(root: Path, fingerprint: str) -> Iterator[None]:
+    """Hold the lock of one store; wait for another process that holds it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            lock = locked(root / f"{fingerprint}.lock", on_wait=_refuse_own_parent)
+            stack.enter_context(lock)
+        except OSError as error:
+            raise UserError(
+                f"the graph cache {root} cannot be written ({error.strerror}); set CRYSGNN_CACHE "
+                "or `cache` to a directory that can"
+            ) from error
+        yield
+
+
+_BUILDER = "CRYSGNN_BUILDER"
+"""Environment variable that tells worker processes by which process they were started."""
+
+
+def _refuse_own_parent() -> None:
+    """A worker imports the caller's script; without a guard that runs into `build_store` again,
+    and worker and parent would wait for each other."""
+    is_worker = multiprocessing.current_process().name != "MainProcess"
+    if is_worker and os.environ.get(_BUILDER) == str(os.getppid()):
+        raise UserError(
+            "a worker process runs the script that started it; put the script's work under "
+            'if __name__ == "__main__":, or build with workers=1'
+        )
+
+
+def _build(
+    source: Source,
+    settings: FeaturiserSettings,
+    path: Path,
+    workers: int,
+    progress: Progress | None,
+) -> GraphStore:
+    partial = path.with_name(f"{path.name}.partial")
+    partial.mkdir(exist_ok=True)
+    spans = [
+        (start, min(start + CHUNK_SIZE, len(source))) for start in range(0, len(source), CHUNK_SIZE)
+    ]
+    chunk_files = {span: partial / "{:09d}-{:09d}.npz".format(*span) for span in spans}
+    pending = {span: file for span, file in chunk_files.items() if not zipfile.is_zipfile(file)}
+    done = len(source) - sum(stop - start for start, stop in pending)
+    if progress is not None:
+        progress(done, len(source))
+    running = _run_chunks(source, settings, pending, min(workers, len(pending)))
+    with contextlib.closing(running):
+        for n_items in running:
+            done += n_items
+            if progress is not None:
+                progress(done, len(source))
+
+    draft = partial / "store"
+    shutil.rmtree(draft, ignore_errors=True)
+    chunks, skipped = _read_chunks(chunk_files.values())
+    if not chunks:
+        shutil.rmtree(partial)
+        crystal_id, reason = skipped[0]
+        raise UserError(
+            f"{source.name}: none of the {len(skipped)} crystals can be used; the first is "
+            f"{crystal_id}: {reason}"
+        )
+    meta = {
+        "format": FORMAT,
+        "source": source.name,
+        "fingerprint": path.name,
+        "settings": _plain(settings),
+        "label_names": list(source.label_names),
+        "skipped": skipped,
+    }
+    _assemble(chunks, draft, meta)
+    # What is there can only be a damaged store.
+    shutil.rmtree(path, ignore_errors=True)
+    draft.rename(path)
+    shutil.rmtree(partial)
+    return open_store(path)
+
+
+def _run_chunks(
+    source: Source,
+    settings: FeaturiserSettings,
+    pending: Mapping[tuple[int, int], Path],
+    workers: int,
+) -> Iterator[int]:
+    """Make the files of the pending chunks; yields the number of items of each finished one."""
+    arguments = (
+        (source.decode, source.items(start, stop), settings, tuple(source.label_names), file)
+        for (start, stop), file in pending.items()
+    )
+    if workers <= 1:
+        yield from (_make_chunk(*chunk) for chunk in arguments)
+        return
+    os.environ[_BUILDER] = str(os.getpid())
+    # Not forked: JAX may run threads in this process, and a fork could inherit their locks.
+    executor = ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=_start_worker
+    )
+    try:
+        running = set()
+        for chunk in arguments:
+            running.add(executor.submit(_make_chunk, *chunk))
+            # The items of a few chunks at a time are in memory, not those of the whole source.
+            if len(running) > 2 * workers:
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in finished)
+        yield from (future.result() for future in running)
+    except BrokenProcessPool as error:
+        raise UserError(
+            f"{source.name}: a worker process died; either memory ran out (pass fewer workers) or "
+            'a script does its work outside if __name__ == "__main__":; what is finished is kept'
+        ) from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+        del os.environ[_BUILDER]
+
+
+def _start_worker() -> None:
+    """Settle a fresh worker process: deaf to Ctrl-C, and gone when its parent is."""
+    # The parent decides what an interrupt means; the worker finishes its chunk.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    """Workers of a killed parent would wait for work for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _make_chunk(
+    decode: Callable[[Any], Crystal],
+    items: Sequence[Any],
+    settings: FeaturiserSettings,
+    label_names: Sequence[str],
+    file: Path,
+) -> int:
+    """Write the graphs of ``items`` to ``file``; returns the number of items."""
+    decoded = [_decoded(decode, item) for item in items]
+    usable = [crystal for crystal in decoded if isinstance(crystal, Crystal)]
+    found = iter(neighbour_lists(usable, settings))
+    rows, crystals, skipped = [], [], []
+    for crystal in decoded:
+        try:
+            rows.append(_graph(_valid(crystal), _valid(next(found)), settings))
+        except InvalidCrystal as error:
+            skipped.append((error.crystal_id, error.reason))
+        else:
+            crystals.append(crystal)
+    notes = {"skipped": skipped, "tags": [dict(crystal.tags) for crystal in crystals]}
+    columns = {"notes": np.array(json.dumps(notes))}
+    if rows:
+        columns |= {
+            name: np.concatenate([row[name] for row in rows])
+            for name in (*NODE_COLUMNS, *EDGE_COLUMNS)
+        }
+        columns |= {
+            name: np.stack([row[name] for row in rows])
+            for name in (*CRYSTAL_COLUMNS, "n_nodes", "n_edges")
+        }
+        reduction = reduce_graphs(
+            *(columns[name] for name in ("n_nodes", "n_edges", "species", "degree")),
+            *(columns[name] for name in ("senders", "distances")),
+            # The networks that see angles are those that take bonds.
+            columns["vectors"] if settings.rule == "bonds" else None,
+        )
+        columns |= reduction._asdict()
+        columns["labels"] = np.array(
+            [[crystal.labels.get(name, np.nan) for name in label_names] for crystal in crystals],
+            np.float64,
+        )
+    draft = file.with_suffix(f".{os.getpid()}.tmp")
+    with open(draft, "wb") as stream:
+        np.savez(stream, **columns)
+    draft.replace(file)
+    return len(items)
+
+
+def _decoded(decode: Callable[[Any], Crystal], item: Any) -> Crystal | InvalidCrystal:
+    """The crystal in an item, or why it cannot be used: to be told in the order of the items."""
+    try:
+        return decode(item)
+    except InvalidCrystal as error:
+        return error
+
+
+def _valid(result: Any) -> Any:
+    if isinstance(result, InvalidCrystal):
+        raise result
+    return result
+
+
+def _graph(
+    crystal: Crystal, neighbours: Neighbours, settings: FeaturiserSettings
+) -> dict[str, np.ndarray]:
+    """One crystal's share of each column.
+
+    Raises:
+      InvalidCrystal: it has no space group.
+    """
+    n_atoms = len(crystal.species)
+    return {
+        "ids": np.array(crystal.id),
+        "reduced_formula": np.array(crystal.reduced_formula),
+        "space_group": np.uint8(space_group_number(crystal, settings.symprec)),
+        "lattice": crystal.lattice,
+        "species": crystal.species,
+        "frac_coords": crystal.frac_coords,
+        "degree": np.bincount(neighbours.receivers, minlength=n_atoms).astype(np.uint16),
+        "senders": neighbours.senders,
+        "distances": neighbours.distances,
+        "vectors": neighbours.vectors,
+        "n_nodes": np.int64(n_atoms),
+        "n_edges": np.int64(len(neighbours.senders)),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chunk:
+    """A finished chunk, less what was found to be a duplicate.
+
+    Attributes:
+      file: where its columns are.
+      keep: ``[n]`` bool, the crystals that go into the store.
+      columns: the columns with one entry per crystal that is kept, labels included.
+      tags: the tags of the crystals that are kept.
+    """
+
+    file: Path
+    keep: np.ndarray
+    columns: Mapping[str, np.ndarray]
+    tags: Sequence[Mapping[str, str]]
+
+    def ragged(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Name and values of the columns with several entries per crystal, of the kept ones."""
+        with np.load(self.file) as arrays:
+            for count, names in RAGGED.items():
+                # Without duplicates, as nearly always, there is nothing to pick out and to copy.
+                rows = ... if self.keep.all() else np.repeat(self.keep, arrays[count])
+                for name in names:
+                    yield name, arrays[name][rows]
+
+
+def _assemble(chunks: Sequence[_Chunk], draft: Path, meta: dict[str, Any]) -> None:
+    """Join the chunks to the store ``draft``; no more than one chunk's graphs are in memory."""
+    draft.mkdir()
+    columns = {
+        name: np.concatenate([chunk.columns[name] for chunk in chunks])
+        for name in (*CRYSTAL_COLUMNS, *RAGGED, "labels")
+    }
+    for name in CRYSTAL_COLUMNS:
+        np.save(draft / f"{name}.npy", columns[name])
+    for name, count in OFFSETS.items():
+        np.save(draft / f"{name}.npy", np.concatenate([[0], np.cumsum(columns[count])]))
+    lengths = {name: int(columns[n].sum()) for n, names in RAGGED.items() for name in names}
+    with contextlib.ExitStack() as stack:
+        files = {name: stack.enter_context(open(draft / f"{name}.npy", "wb")) for name in lengths}
+        for chunk in chunks:
+            for name, piece in chunk.ragged():
+                _append(files[name], piece, lengths[name])
+
+    (draft / "labels").mkdir()
+    for name, values in zip(meta["label_names"], columns["labels"].T):
+        np.save(draft / f"{column_file('labels', name)}.npy", np.ascontiguousarray(values))
+    tags = [tags for chunk in chunks for tags in chunk.tags]
+    tag_names = sorted({name for crystal_tags in tags for name in crystal_tags})
+    (draft / "tags").mkdir()
+    for name in tag_names:
+        values = np.array([crystal_tags.get(name, "") for crystal_tags in tags])
+        np.save(draft / f"{column_file('tags', name)}.npy", values)
+
+    meta |= {
+        "n_crystals": len(columns["ids"]),
+        "n_nodes": int(columns["n_nodes"].sum()),
+        "n_edges": int(columns["n_edges"].sum()),
+        "tag_names": tag_names,
+        "files": {
+            str(file.relative_to(draft)): file.stat().st_size for file in draft.rglob("*.npy")
+        },
+    }
+    (draft / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+
+
+def _read_chunks(files: Iterable[Path]) -> tuple[list[_Chunk], list[tuple[str, str]]]:
+    """The chunks with usable crystals, and ``(id, reason)`` of what is left out."""
+    chunks, skipped, seen = [], [], set()
+    for file in files:
+        with np.load(file) as arrays:
+            notes = json.loads(str(arrays["notes"]))
+            skipped += [(crystal_id, reason) for crystal_id, reason in notes["skipped"]]
+            if not notes["tags"]:
+                continue
+            columns = {name: arrays[name] for name in (*CRYSTAL_COLUMNS, *RAGGED, "labels")}
+        keep = np.ones(len(columns["ids"]), bool)
+        for k, crystal_id in enumerate(columns["ids"].tolist()):
+            if crystal_id in seen:
+                keep[k] = False
+                skipped.append((crystal_id, "an earlier crystal has the same id"))
+            seen.add(crystal_id)
+        columns = {name: values[keep] for name, values in columns.items()}
+        tags = [crystal_tags for crystal_tags, kept in zip(notes["tags"], keep) if kept]
+        chunks.append(_Chunk(file, keep, columns, tags))
+    return chunks, skipped
+
+
+def _append(file: BinaryIO, piece: np.ndarray, length: int) -> None:
+    """Append to a ``.npy`` file that will have ``length`` rows in the end."""
+    if file.tell() == 0:
+        header = {
+            "descr": np.lib.format.dtype_to_descr(piece.dtype),
+            "fortran_order": False,
+            "shape": (length, *piece.shape[1:]),
+        }
+        np.lib.format.write_array_header_1_0(file, header)
+    # Rows one after the other, whatever the order in memory.
+    piece.tofile(file)

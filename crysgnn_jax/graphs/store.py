@@ -1,0 +1,236 @@
+"""The graph store: the graphs of a whole source, built once and memory-mapped afterwards.
+
+A store is a directory, named by a fingerprint of its content, of NumPy columns::
+
+    meta.json              what it was made from, its sizes, and the crystals left out
+    ids.npy                [n] text
+    reduced_formula.npy    [n] text
+    space_group.npy        [n] uint8, international number
+    lattice.npy            [n, 3, 3] float64, lattice vectors as rows, Å
+    node_offsets.npy       [n + 1] int64: the atoms of crystal k are node_offsets[k:k + 2]
+    edge_offsets.npy       [n + 1] int64, the same for its edges
+    species.npy            [N] uint8, atomic numbers
+    frac_coords.npy        [N, 3] float64
+    degree.npy             [N] uint16, edges that each atom receives
+    senders.npy            [E] int32, neighbour of each edge, counted within the crystal
+    distances.npy          [E] float32, Å
+    vectors.npy            [E, 3] float32, Å, from the receiver to the image of the sender
+    site_offsets.npy       [n + 1] int64: the sites of crystal k, see `reduction`
+    bond_offsets.npy       [n + 1] int64, the same for its bonds
+    pair_offsets.npy       [n + 1] int64, the same for its kinds of pairs
+    triplet_offsets.npy    [n + 1] int64, the same for its triplets, of graphs by bonds alone
+    site.npy …             the ragged columns of `reduction.Reduction`
+    labels/<name>.npy      [n] float64, NaN where the label is missing
+    tags/<name>.npy        [n] text, empty where the tag is missing
+
+The edges of a crystal are sorted by receiver, so ``degree`` says which receiver each has.
+"""
+
+import functools
+import json
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crysgnn_jax.errors import UserError
+from crysgnn_jax.graphs.ragged import Graphs, Ragged, ReducedGraphs
+from crysgnn_jax.graphs.settings import FeaturiserSettings
+
+FORMAT = 2
+"""Raise this when a store of the same source and settings would come out different: also by the
+constants of `neighbours`, `equivalence` and `reduction`."""
+
+CRYSTAL_COLUMNS = ("ids", "reduced_formula", "space_group", "lattice")
+NODE_COLUMNS = ("species", "frac_coords", "degree")
+EDGE_COLUMNS = ("senders", "distances", "vectors")
+_SITE_COLUMNS = ("site_species", "multiplicity", "site_degree")
+_BOND_COLUMNS = ("bond_senders", "bond_distances", "bond_multiplicity")
+_PAIR_COLUMNS = ("pair_receivers", "pair_senders", "pair_edges", "pair_multiplicity")
+_TRIPLET_COLUMNS = (
+    "triplet_senders",
+    "triplet_receivers",
+    "triplet_cosines",
+    "triplet_multiplicity",
+)
+
+RAGGED = {
+    "n_nodes": (*NODE_COLUMNS, "site"),
+    "n_edges": EDGE_COLUMNS,
+    "n_sites": _SITE_COLUMNS,
+    "n_bonds": _BOND_COLUMNS,
+    "n_pairs": _PAIR_COLUMNS,
+    "n_triplets": _TRIPLET_COLUMNS,
+}
+"""Number of entries of each crystal → the columns that have so many."""
+
+OFFSETS = {
+    "node_offsets": "n_nodes",
+    "edge_offsets": "n_edges",
+    "site_offsets": "n_sites",
+    "bond_offsets": "n_bonds",
+    "pair_offsets": "n_pairs",
+    "triplet_offsets": "n_triplets",
+}
+
+
+def _column(name: str) -> functools.cached_property:
+    """The column of this name, memory-mapped when it is first asked for."""
+    return functools.cached_property(lambda store: store._load(name))
+
+
+class GraphStore:
+    """A finished store, opened for reading.
+
+    The columns are memory-mapped on first use; see the module's description of them.
+
+    Attributes:
+      path: the directory.
+      fingerprint: of the source and the settings.
+      source_name: name of the source it was made from.
+      settings: how the graphs were made.
+      label_names: the properties that `labels` knows.
+      tag_names: the tags that `tags` knows.
+      skipped: ``(id, reason)`` of each crystal that was left out.
+    """
+
+    def __init__(self, path: Path, meta: Mapping[str, Any]):
+        self.path = path
+        self.fingerprint: str = meta["fingerprint"]
+        self.source_name: str = meta["source"]
+        self.settings = FeaturiserSettings(**meta["settings"])
+        self.label_names: tuple[str, ...] = tuple(meta["label_names"])
+        self.tag_names: tuple[str, ...] = tuple(meta["tag_names"])
+        self.skipped: list[tuple[str, str]] = [(id, reason) for id, reason in meta["skipped"]]
+        self._n_crystals: int = meta["n_crystals"]
+
+    def __len__(self) -> int:
+        return self._n_crystals
+
+    def __repr__(self) -> str:
+        return f"GraphStore({self.source_name!r}, {len(self)} crystals, {str(self.path)!r})"
+
+    ids = _column("ids")
+    reduced_formula = _column("reduced_formula")
+    space_group = _column("space_group")
+    lattice = _column("lattice")
+    node_offsets = _column("node_offsets")
+    edge_offsets = _column("edge_offsets")
+    species = _column("species")
+    frac_coords = _column("frac_coords")
+    degree = _column("degree")
+    senders = _column("senders")
+    distances = _column("distances")
+    vectors = _column("vectors")
+    site_offsets = _column("site_offsets")
+    bond_offsets = _column("bond_offsets")
+    site = _column("site")
+    site_species = _column("site_species")
+    multiplicity = _column("multiplicity")
+    site_degree = _column("site_degree")
+    bond_senders = _column("bond_senders")
+    bond_distances = _column("bond_distances")
+    bond_multiplicity = _column("bond_multiplicity")
+
+    @functools.cached_property
+    def full(self) -> Graphs:
+        """The graphs with every atom and edge."""
+        edges = {"distances": self.distances, "vectors": self.vectors}
+        offsets = self.node_offsets, self.edge_offsets
+        return Graphs(*offsets, self.species, self.degree, self.senders, edges)
+
+    @functools.cached_property
+    def reduced(self) -> ReducedGraphs:
+        """The graphs with one node for all equivalent atoms; their edges have no vectors."""
+        return ReducedGraphs(
+            node_offsets=self.site_offsets,
+            edge_offsets=self.bond_offsets,
+            species=self.site_species,
+            degree=self.site_degree,
+            senders=self.bond_senders,
+            edges={"distances": self.bond_distances},
+            atom_offsets=self.node_offsets,
+            site=self.site,
+            multiplicity=self.multiplicity,
+            edge_multiplicity=self.bond_multiplicity,
+            lists={
+                "n_pair": self._list("pair", _PAIR_COLUMNS, of_nodes=_PAIR_COLUMNS[:2]),
+                "n_triplet": self._list("triplet", _TRIPLET_COLUMNS, of_edges=_TRIPLET_COLUMNS[:2]),
+            },
+        )
+
+    @functools.cached_property
+    def n_nodes(self) -> np.ndarray:
+        """``[n]`` int64, atoms of each crystal."""
+        return np.diff(self.node_offsets)
+
+    @functools.cached_property
+    def n_edges(self) -> np.ndarray:
+        """``[n]`` int64, edges of each crystal."""
+        return np.diff(self.edge_offsets)
+
+    def labels(self, name: str) -> np.ndarray:
+        """``[n]`` float64, the label of each crystal; NaN where it has none.
+
+        Raises:
+          UserError: the store has no such label; lists those it has.
+        """
+        return self._named_column("labels", name, self.label_names)
+
+    def tags(self, name: str) -> np.ndarray:
+        """``[n]`` text, the tag of each crystal; empty where it has none.
+
+        Raises:
+          UserError: the store has no such tag; lists those it has.
+        """
+        return self._named_column("tags", name, self.tag_names)
+
+    def _named_column(self, folder: str, name: str, known: Sequence[str]) -> np.ndarray:
+        if name not in known:
+            raise UserError(
+                f"{self.source_name} has no {name!r} among its {folder}: "
+                f"{', '.join(known) or 'it has none'}"
+            )
+        return self._load(column_file(folder, name))
+
+    def _list(self, name: str, columns: Sequence[str], **numbers_of: Sequence[str]) -> Ragged:
+        loaded = {column: self._load(column) for column in columns}
+        return Ragged(self._load(f"{name}_offsets"), loaded, **numbers_of)
+
+    def _load(self, name: str) -> np.ndarray:
+        return np.load(self.path / f"{name}.npy", mmap_mode="r")
+
+
+def open_store(path: str | Path) -> GraphStore:
+    """The finished store in the directory ``path``.
+
+    Raises:
+      UserError: there is none, it has another format, or a file is missing or cut short.
+    """
+    path = Path(path)
+    remedy = "build it again with build_store"
+    try:
+        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+        found = meta["format"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path} is not a graph store: it has no meta.json; {remedy}") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path / 'meta.json'} cannot be read ({error}); {remedy}") from error
+    if found != FORMAT:
+        raise UserError(f"{path} has store format {found}, not {FORMAT}; {remedy}")
+    for name, size in meta["files"].items():
+        file = path / name
+        if not file.is_file():
+            raise UserError(f"{path} is damaged: {name} is missing; {remedy}")
+        if file.stat().st_size != size:
+            raise UserError(
+                f"{path} is damaged: {name} has {file.stat().st_size} bytes, not {size}; {remedy}"
+            )
+    return GraphStore(path, meta)
+
+
+def column_file(folder: str, name: str) -> str:
+    """Column of a label or tag; names may hold characters that file names cannot."""
+    return f"{folder}/{urllib.parse.quote(name, safe=' ()[]')}"

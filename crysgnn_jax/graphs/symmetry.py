@@ -1,0 +1,50 @@
+"""The space group of a crystal and the crystal system it belongs to."""
+
+import logging
+
+import moyopy
+import numpy as np
+
+from crysgnn_jax.crystals.crystal import Crystal
+from crysgnn_jax.errors import InvalidCrystal
+
+CRYSTAL_SYSTEMS = (
+    "triclinic",
+    "monoclinic",
+    "orthorhombic",
+    "tetragonal",
+    "trigonal",
+    "hexagonal",
+    "cubic",
+)
+
+N_SPACE_GROUPS = 230
+
+_LAST_SPACE_GROUPS = np.array([2, 15, 74, 142, 167, 194, N_SPACE_GROUPS])
+"""The last space group of each crystal system (International Tables for Crystallography A)."""
+
+# moyo warns about symmetry operations that do not fit a supercell; only the number is used here.
+logging.getLogger("moyo").setLevel(logging.ERROR)
+
+
+def space_group_number(crystal: Crystal, symprec: float) -> int:
+    """International number 1…230 of the space group, with atoms moved by up to ``symprec`` Å.
+
+    Raises:
+      InvalidCrystal: no space group fits, not even with the tighter tolerances that moyo goes on
+        to try; such a structure has atoms closer than ``symprec``.
+    """
+    cell = moyopy.Cell(
+        crystal.lattice.tolist(), crystal.frac_coords.tolist(), crystal.species.tolist()
+    )
+    try:
+        return moyopy.MoyoDataset(cell, symprec=symprec).number
+    except ValueError as error:
+        raise InvalidCrystal(
+            crystal.id, f"no space group was found within {symprec} Å: {error}"
+        ) from error
+
+
+def crystal_system(space_group: int | np.ndarray) -> int | np.ndarray:
+    """Index in `CRYSTAL_SYSTEMS` of each space group 1…230; same shape, int64."""
+    return np.searchsorted(_LAST_SPACE_GROUPS, space_group)

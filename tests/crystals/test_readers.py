@@ -1,0 +1,290 @@
+"""Folders, structure files, JARVIS JSON, objects in memory, and which reader takes what."""
+
+import gzip
+import json
+import zipfile
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.db import connect
+from ase.io import write
+
+from crysgnn_jax.crystals.crystal import Crystal
+from crysgnn_jax.crystals.readers import crystal_list, open_source
+from crysgnn_jax.crystals.sources import Source
+from crysgnn_jax.crystals.table import write_table
+from crysgnn_jax.errors import InvalidCrystal, UserError
+from toys import collection, perovskite, rocksalt
+
+
+def atoms_of(crystal):
+    return Atoms(
+        crystal.species, cell=crystal.lattice, pbc=True, scaled_positions=crystal.frac_coords
+    )
+
+
+def crystals_of(source: Source):
+    return [source.decode(item) for item in source.items(0, len(source))]
+
+
+def reasons_of(source: Source):
+    out = {}
+    for item in source.items(0, len(source)):
+        try:
+            source.decode(item)
+        except InvalidCrystal as error:
+            out[error.crystal_id] = error.reason
+    return out
+
+
+def assert_same(ours, expected):
+    assert ours.species.tolist() == expected.species.tolist()
+    np.testing.assert_allclose(
+        ours.lattice @ ours.lattice.T, expected.lattice @ expected.lattice.T, atol=1e-4
+    )
+    difference = ours.frac_coords - expected.frac_coords
+    np.testing.assert_allclose(difference - np.round(difference), 0, atol=1e-6)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for crystal in collection(4):
+        write(tmp_path / f"{crystal.id}.cif", atoms_of(crystal))
+    (tmp_path / "atom_init.json").write_text("{}")
+    return tmp_path
+
+
+# CGCNN folders
+
+
+def test_cgcnn_folder(folder):
+    (folder / "id_prop.csv").write_text("c1,-0.5\nc0,1.25\n\nc3, 2\n")
+    source = open_source(folder)
+    crystals = crystals_of(source)
+    assert [crystal.id for crystal in crystals] == ["c1", "c0", "c3"]
+    assert [crystal.labels for crystal in crystals] == [
+        {"target": -0.5},
+        {"target": 1.25},
+        {"target": 2.0},
+    ]
+    assert_same(crystals[1], collection(4)[0])
+    assert source.labelled("target").all() and source.label_names == ["target"]
+
+
+def test_cgcnn_header_and_several_properties(folder):
+    (folder / "id_prop.csv").write_text("ID,gap,bulk\nc1,0.1,50\n")
+    assert crystals_of(open_source(folder))[0].labels == {"gap": 0.1, "bulk": 50.0}
+    (folder / "id_prop.csv").write_text("c1,0.1,50\n")
+    assert crystals_of(open_source(folder))[0].labels == {"target_1": 0.1, "target_2": 50.0}
+
+
+def test_cgcnn_bad_rows_name_the_row(folder):
+    (folder / "id_prop.csv").write_text(
+        "c0,1\nc1,much\nmissing,2\nc0,3\nc2,nan\nc3,1,2\nlast,inf\n"
+    )
+    assert reasons_of(open_source(folder)) == {
+        "c1": "id_prop.csv row 2: target='much' is not a number",
+        "missing": "id_prop.csv row 3: the file missing.cif is missing",
+        "c0": "id_prop.csv row 4: the id 'c0' occurs before",
+        "c2": "id_prop.csv row 5: target is nan",
+        "c3": "id_prop.csv row 6 has 2 values, not 1",
+        "last": "id_prop.csv row 7: target is inf",
+    }
+
+
+@pytest.mark.parametrize("content", ["", "\n", "id,target\n", "a\nb\n"])
+def test_cgcnn_empty_table(folder, content):
+    (folder / "id_prop.csv").write_text(content)
+    with pytest.raises(UserError, match="id_prop.csv: the (table|rows) ha"):
+        open_source(folder)
+
+
+# Structure files
+
+
+def test_folder_of_files(folder):
+    write(folder / "POSCAR", atoms_of(rocksalt()), format="vasp")
+    write(folder / "sto.vasp", atoms_of(perovskite()), format="vasp")
+    source = open_source(folder)
+    crystals = {crystal.id: crystal for crystal in crystals_of(source)}
+    assert set(crystals) == {"POSCAR", "sto", "c0", "c1", "c2", "c3"}
+    assert_same(crystals["sto"], perovskite())
+
+
+def test_many_frames_with_labels(tmp_path):
+    frames = [atoms_of(crystal) for crystal in collection(3)]
+    for i, frame in enumerate(frames):
+        frame.info = {"gap": 0.5 * i, "name": "x"}
+    write(tmp_path / "set.extxyz", frames)
+    crystals = crystals_of(open_source(tmp_path / "set.extxyz"))
+    assert [crystal.id for crystal in crystals] == ["set-0", "set-1", "set-2"]
+    assert [crystal.labels for crystal in crystals] == [{"gap": 0.0}, {"gap": 0.5}, {"gap": 1.0}]
+    assert_same(crystals[2], collection(3)[2])
+
+
+def test_ase_database(tmp_path):
+    with connect(tmp_path / "set.db") as database:
+        for crystal in collection(2):
+            database.write(atoms_of(crystal), gap=1.5)
+    source = open_source(tmp_path / "set.db")
+    assert source.labelled("gap").all()
+    assert_same(crystals_of(source)[1], collection(2)[1])
+
+
+def test_molecules_and_garbage_are_named(tmp_path):
+    write(tmp_path / "water.xyz", Atoms("H2O", positions=[[0, 0, 0], [0, 0, 1], [0, 1, 0]]))
+    (tmp_path / "POSCAR_bad").write_text("not a structure\n")
+    reasons = reasons_of(open_source(tmp_path))
+    assert "not periodic" in reasons["water"]
+    assert "cannot be read by ASE" in reasons["POSCAR_bad"]
+    assert all("\n" not in reason for reason in reasons.values())
+
+
+def test_same_name_twice(tmp_path):
+    write(tmp_path / "a.cif", atoms_of(rocksalt()))
+    write(tmp_path / "a.vasp", atoms_of(rocksalt()), format="vasp")
+    assert sorted(open_source(tmp_path).ids()) == ["a.cif", "a.vasp"]
+
+
+def test_fingerprint_follows_the_content(folder):
+    before = open_source(folder).fingerprint()
+    assert open_source(folder).fingerprint() == before
+    write(folder / "c0.cif", atoms_of(rocksalt()))
+    assert open_source(folder).fingerprint() != before
+
+
+# JARVIS
+
+
+def _record(crystal, **properties):
+    return {
+        "jid": crystal.id,
+        "atoms": {
+            "lattice_mat": crystal.lattice.tolist(),
+            "coords": crystal.frac_coords.tolist(),
+            "elements": [str(s) for s in atoms_of(crystal).symbols],
+            "cartesian": False,
+        },
+        **properties,
+    }
+
+
+@pytest.mark.parametrize("kind", ["json", "json.gz", "json.zip"])
+def test_jarvis(tmp_path, kind):
+    cartesian = _record(rocksalt(), gap="na", formation_energy=-1.5, spg_number=225)
+    cartesian["atoms"]["coords"] = (rocksalt().frac_coords @ rocksalt().lattice).tolist()
+    cartesian["atoms"]["cartesian"] = True
+    text = json.dumps([cartesian, _record(perovskite(), gap=1.8, formation_energy=None)])
+    path = tmp_path / f"set.{kind}"
+    if kind == "json":
+        path.write_text(text)
+    elif kind == "json.gz":
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("set.json", text)
+    source = open_source(path)
+    salt, oxide = crystals_of(source)
+    assert_same(salt, rocksalt())
+    assert_same(oxide, perovskite())
+    assert "gap" not in salt.labels and oxide.labels == {"gap": 1.8}
+    assert source.labelled("gap").tolist() == [False, True]
+
+
+def test_jarvis_bad_records(tmp_path):
+    broken = _record(perovskite(id="b"))
+    broken["atoms"]["elements"][0] = "Xx"
+    no_cell = _record(perovskite(id="n"))
+    del no_cell["atoms"]["lattice_mat"]
+    null = _record(perovskite(id="z"), huge=10**400)
+    null["atoms"]["elements"] = None
+    path = tmp_path / "set.json"
+    path.write_text(json.dumps([_record(rocksalt()), null, broken, no_cell, {"jid": "e"}, {}, 3]))
+    reasons = reasons_of(open_source(path))
+    assert reasons["b"] == "unknown element 'Xx'"
+    assert "lattice_mat" in reasons["n"] and "no atoms" in reasons["e"]
+    assert reasons["z"] == "its elements are no list"
+    assert "record 5" in reasons and "record 6" in reasons
+
+
+@pytest.mark.parametrize("name", ["cut.json", "cut.zip", "cut.json.gz"])
+def test_truncated_download(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b'[{"jid": "a", "atoms"')
+    with pytest.raises(UserError, match=f"{name}.*damaged"):
+        open_source(path)
+
+
+# Which reader, and none
+
+
+def test_names_and_tables(tmp_path):
+    write_table(tmp_path / "t.npz", collection(3))
+    assert len(open_source(tmp_path / "t.npz")) == 3
+    assert len(open_source("elastic")) == 1181
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(UserError, match="no such file.*bundled, |no such file.*elastic"):
+        open_source(tmp_path / "foo")
+    with pytest.raises(UserError, match="no structure files"):
+        open_source(tmp_path)
+
+
+# Objects in memory
+
+
+class PymatgenStructure(list):
+    """The part of pymatgen's Structure that is read: a sequence of sites."""
+
+    is_ordered = True
+
+    def __init__(self, sites, crystal=None, properties=None):
+        super().__init__(sites)
+        self.properties = properties or {}
+        crystal = crystal or rocksalt()
+        self.frac_coords = crystal.frac_coords
+        self.lattice = SimpleNamespace(matrix=crystal.lattice, pbc=(True, True, True))
+
+
+def test_objects_in_memory():
+    sites = [SimpleNamespace(specie=SimpleNamespace(Z=int(z))) for z in rocksalt().species]
+    pymatgen = PymatgenStructure(sites, rocksalt(), {"id": "mine"})
+    disordered = PymatgenStructure([SimpleNamespace(is_ordered=False, species="Na0.5 K0.5")])
+    disordered.is_ordered = False
+    molecule = Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.74]])
+    source = crystal_list([rocksalt(), atoms_of(perovskite()), pymatgen, disordered, molecule])
+    assert source.ids().tolist() == ["NaCl", "1", "mine", "3", "4"]
+    good = [source.decode(item) for item in source.items(0, 3)]
+    for ours, expected in zip(good, [rocksalt(), perovskite(), rocksalt()]):
+        assert_same(ours, expected)
+    labelled = crystal_list([rocksalt(), atoms_of(perovskite())], [{"gap": 5.0}, {"gap": 1.9}])
+    assert [labelled.decode(item).labels for item in labelled.items(0, 2)] == [
+        {"gap": 5.0},
+        {"gap": 1.9},
+    ]
+    reasons = reasons_of(source)
+    assert "partially occupied (Na0.5 K0.5)" in reasons["3"] and "not periodic" in reasons["4"]
+
+
+@pytest.mark.parametrize(
+    "arguments, reason",
+    [
+        (([], np.zeros((0, 3)), np.eye(3)), "no atoms"),
+        (([101], np.zeros((1, 3)), 5 * np.eye(3)), "atomic number 101"),
+        (([0], np.zeros((1, 3)), 5 * np.eye(3)), "atomic number 0"),
+        (([1], np.full((1, 3), np.nan), 5 * np.eye(3)), "finite"),
+        (([1, 1], np.zeros((1, 3)), 5 * np.eye(3)), r"need coordinates \[2, 3\]"),
+        (([1], np.zeros((1, 3)), np.ones((3, 3))), "check the lattice"),
+    ],
+)
+def test_impossible_crystals(arguments, reason):
+    with pytest.raises(InvalidCrystal, match=reason):
+        Crystal("x", *arguments)
+
+
+def test_reduced_formula():
+    assert rocksalt().reduced_formula == "Cl1Na1"
+    assert perovskite().reduced_formula == "O3Sr1Ti1"

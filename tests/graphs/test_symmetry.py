@@ -1,0 +1,80 @@
+"""Space groups of textbook structures and of published crystals."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crysgnn_jax.crystals.crystal import Crystal
+from crysgnn_jax.errors import InvalidCrystal
+from crysgnn_jax.graphs.symmetry import CRYSTAL_SYSTEMS, crystal_system, space_group_number
+
+PUBLISHED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "mp_36k.npz"
+
+FCC = np.array([[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+HEXAGONAL = np.array([[1, 0, 0], [-0.5, np.sqrt(0.75), 0], [0, 0, 1.6]])
+
+
+@pytest.mark.parametrize(
+    "number, species, frac_coords, lattice",
+    [
+        (225, [11, 17], [[0, 0, 0], [0.5, 0.5, 0.5]], 5.6 * FCC),
+        (227, [6, 6], [[0, 0, 0], [0.25, 0.25, 0.25]], 3.6 * FCC),
+        (216, [30, 16], [[0, 0, 0], [0.25, 0.25, 0.25]], 5.4 * FCC),
+        (194, [12, 12], [[1 / 3, 2 / 3, 0.25], [2 / 3, 1 / 3, 0.75]], 3.2 * HEXAGONAL),
+        (
+            221,
+            [38, 22, 8, 8, 8],
+            [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]],
+            3.9 * np.eye(3),
+        ),
+        (
+            1,
+            [1, 2, 3],
+            [[0, 0, 0], [0.1, 0.3, 0.4], [0.6, 0.25, 0.81]],
+            [[5, 0, 0], [1, 6, 0], [2, 1, 7]],
+        ),
+    ],
+    ids=["rock salt", "diamond", "zinc blende", "hcp", "perovskite", "no symmetry"],
+)
+@pytest.mark.parametrize("handedness", [1, -1])
+def test_textbook_structures(number, species, frac_coords, lattice, handedness):
+    mirror = np.diag([1, 1, handedness])
+    crystal = Crystal("test", species, frac_coords, np.array(lattice) @ mirror)
+    assert space_group_number(crystal, 0.01) == number
+
+
+def test_tolerance_decides_about_small_distortions():
+    coords = [[0, 0, 0], [0.5, 0.5, 0.51]]
+    crystal = Crystal("test", [55, 17], coords, 4.1 * np.eye(3))
+    assert space_group_number(crystal, 0.001) == 99  # P4mm: chlorine 0.04 Å off the centre
+    assert space_group_number(crystal, 0.1) == 221
+
+
+def test_no_space_group():
+    crystal = Crystal("test", [1, 1], [[0, 0, 0], [0, 0, 0]], 4.0 * np.eye(3))
+    with pytest.raises(InvalidCrystal, match="test: no space group was found within 0.01 Å"):
+        space_group_number(crystal, 0.01)
+
+
+def test_crystal_systems():
+    # First and last space group of each system, International Tables A.
+    limits = np.array([[1, 2], [3, 15], [16, 74], [75, 142], [143, 167], [168, 194], [195, 230]])
+    np.testing.assert_array_equal(crystal_system(limits), np.repeat(np.arange(7), 2).reshape(7, 2))
+    assert CRYSTAL_SYSTEMS[crystal_system(225)] == "cubic"
+    assert CRYSTAL_SYSTEMS[crystal_system(166)] == "trigonal"
+
+
+@pytest.mark.skipif(not PUBLISHED.exists(), reason="needs the table of published crystals")
+def test_published_space_groups():
+    table = np.load(PUBLISHED)
+    offsets = np.concatenate([[0], np.cumsum(table["n_atoms"])])
+    species, coords, lattices = table["numbers"], table["frac_coords"], table["lattice"]
+    chosen = np.arange(0, len(lattices), len(lattices) // 500)
+    found = []
+    for k in chosen:
+        atoms = slice(offsets[k], offsets[k + 1])
+        found.append(
+            space_group_number(Crystal(str(k), species[atoms], coords[atoms], lattices[k]), 0.01)
+        )
+    assert np.mean(np.array(found) == table["space_group"][chosen]) >= 0.995
