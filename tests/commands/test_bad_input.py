@@ -273,7 +273,7 @@ def test_help_explains_every_flag_with_its_default(command):
             assert "default" in action.help, name
             if isinstance(action.default, (int, float)):
                 assert f"default {action.default:g}" in action.help, name
-    done = _run(command.__name__, "--help")
+    done = _run(command.__name__.replace("crysgnn_jax.commands", "experiments"), "--help")
     assert done.returncode == 0 and "--workdir" in done.stdout
 
 
