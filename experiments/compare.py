@@ -1,7 +1,6 @@
 """`python -m experiments.compare`: the command `crysgnn compare`, in a clone."""
 
-from crysgnn_jax.commands import cli
-from crysgnn_jax.commands.compare import main
+from crysgnn_jax.commands import cli, compare
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(compare)

@@ -1,7 +1,6 @@
 """`python -m experiments.embed`: the command `crysgnn embed`, in a clone."""
 
-from crysgnn_jax.commands import cli
-from crysgnn_jax.commands.embed import main
+from crysgnn_jax.commands import cli, embed
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(embed)

@@ -1,7 +1,6 @@
 """`python -m experiments.finetune`: the command `crysgnn finetune`, in a clone."""
 
-from crysgnn_jax.commands import cli
-from crysgnn_jax.commands.finetune import main
+from crysgnn_jax.commands import cli, finetune
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(finetune)

@@ -1,7 +1,6 @@
 """`python -m experiments.predict`: the command `crysgnn predict`, in a clone."""
 
-from crysgnn_jax.commands import cli
-from crysgnn_jax.commands.predict import main
+from crysgnn_jax.commands import cli, predict
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(predict)

@@ -1,7 +1,6 @@
 """`python -m experiments.pretrain`: the command `crysgnn pretrain`, in a clone."""
 
-from crysgnn_jax.commands import cli
-from crysgnn_jax.commands.pretrain import main
+from crysgnn_jax.commands import cli, pretrain
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(pretrain)

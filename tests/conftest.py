@@ -3,12 +3,23 @@
 import os
 import tempfile
 
+# Tests compile far longer than they compute: code that is made quickly is best for them.
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0 "
+    + os.environ.get("XLA_FLAGS", "")
 )
-# Tests and the commands they start compile the same steps over and over.
-_CACHE = tempfile.TemporaryDirectory()
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+# Tests and the commands they start compile the same steps over and over; processes that share the
+# tests share the folder.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _CACHE = tempfile.TemporaryDirectory()
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 # Two processes share the machine, and its GPU if there is one.
 os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+
+
+def pytest_configure(config):
+    """Where pytest-xdist shares out the tests (``-n 2``), a file's tests stay together, for they
+    share what takes long to make."""
+    if getattr(config.option, "dist", "no") == "load":
+        config.option.dist = "loadfile"

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from crysgnn_jax.batches.budget import Budget, Sizes
+from crysgnn_jax.batches.loader import Batcher
 from crysgnn_jax.crystals.crystal import Crystal
 
 
@@ -53,3 +55,18 @@ def collection(n=24, label="energy", seed=0):
             Crystal(f"c{i}", crystal.species, crystal.frac_coords, crystal.lattice, {label: value})
         )
     return out
+
+
+def batcher_for_all(store, *, graphs=None, lists=(), more=0, **columns):
+    """Batches that all crystals of a store fit into, with room for ``more`` of each quantity."""
+    graphs = store.full if graphs is None else graphs
+    names = tuple(n for name in lists for n in (("blocks", name) if name == "pairs" else (name,)))
+    nodes, edges, n, *extra = Sizes.of_graphs(graphs, names).table.sum(axis=0).tolist()
+    room = {name: size + more for name, size in zip(names, extra)}
+    budget = Budget(nodes + 1 + more, edges + more, n + 1 + more, room)
+    return Batcher(store, budget, graphs=graphs, **columns)
+
+
+def one_batch(store, **how):
+    """All crystals of a store as one batch, see `batcher_for_all`."""
+    return batcher_for_all(store, **how)(np.arange(len(store)))

@@ -6,12 +6,20 @@ padding.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from crysgnn_jax.batches.pairs import count_blocks
+from crysgnn_jax.graphs.ragged import Graphs
+
 SAMPLE = 20_000
 """Crystals on which a budget is tried out."""
+
+_QUANTITIES = ("nodes", "edges", "graphs")
+"""What every crystal takes of a budget, before the entries of its lists."""
+
+_GRAPHS = _QUANTITIES.index("graphs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +30,7 @@ class Budget:
       nodes: of the graphs, at least one of them padding.
       edges: edges.
       graphs: crystals, at least one of them padding.
-      extra: other quantities that a model lays out in static shapes, such as pair blocks.
+      extra: list → entries: ``pairs`` and ``blocks`` of pairs, ``triplets``. See `Graphs.list`.
     """
 
     nodes: int
@@ -31,9 +39,21 @@ class Budget:
     extra: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
+    def shape(self) -> dict[str, int]:
+        """Quantity → how much of it a batch has, padding included."""
+        return {"nodes": self.nodes, "edges": self.edges, "graphs": self.graphs, **self.extra}
+
+    @property
     def limits(self) -> np.ndarray:
         """What real crystals may use: ``[3 + extra]``, as the columns of `Sizes.table`."""
         return np.array([self.nodes - 1, self.edges, self.graphs - 1, *self.extra.values()])
+
+    def __add__(self, other: "Budget") -> "Budget":
+        """Room for the crystals of both."""
+        extra = {name: n + other.extra[name] for name, n in self.extra.items()}
+        return Budget(
+            self.nodes + other.nodes, self.edges + other.edges, self.graphs + other.graphs, extra
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +81,15 @@ class Sizes:
         extra = {name: values[rows] for name, values in self.extra.items()}
         return Sizes(self.nodes[rows], self.edges[rows], extra)
 
+    @classmethod
+    def of_graphs(cls, graphs: Graphs, extra: Iterable[str] = ()) -> "Sizes":
+        """Of all crystals of a store, with the lists ``extra`` of their graphs."""
+        lengths = {
+            name: count_blocks(graphs.n_nodes) if name == "blocks" else graphs.list(name).lengths
+            for name in extra
+        }
+        return cls(graphs.n_nodes, graphs.n_edges, lengths)
+
 
 def pack(table: np.ndarray, limits: np.ndarray, order: np.ndarray) -> list[np.ndarray]:
     """Fill batches with crystals in the given order.
@@ -82,14 +111,14 @@ def pack(table: np.ndarray, limits: np.ndarray, order: np.ndarray) -> list[np.nd
     """
     batches = []
     window = np.empty(0, dtype=order.dtype)
-    reach = 2 * int(limits[2])
+    reach = 2 * int(limits[_GRAPHS])
     position = 0
     while position < len(order) or len(window):
         more = order[position : position + reach - len(window)]
         position += len(more)
         window = np.concatenate([window, more])
         sizes = table[window]
-        taken = (np.cumsum(sizes, axis=0) <= limits).all(axis=1)
+        taken = np.all(np.cumsum(sizes, axis=0) <= limits, axis=1)
         if not taken.any() and not (sizes <= limits).all(axis=1).any():
             raise ValueError(f"crystal {window[0]} takes {sizes[0]}, more than {limits}")
         left = limits - sizes[taken].sum(axis=0)
@@ -117,7 +146,7 @@ def choose_budget(
       batch_size: crystals of an average batch.
       tight: of ``nodes``, ``edges`` and the names of ``sizes.extra``. The fewer, the tighter.
     """
-    names = ("nodes", "edges", "graphs", *sizes.extra)
+    names = (*_QUANTITIES, *sizes.extra)
     is_tight = np.isin(names, tight)
     table = sizes.table
     largest = table.max(axis=0)
@@ -127,7 +156,7 @@ def choose_budget(
     n_batches = -(-len(table) // batch_size)
     mean = table.sum(axis=0) / n_batches
     unlimited = np.full(table.shape[1], np.iinfo(np.int64).max // 2)
-    unlimited[2] = 4 * batch_size
+    unlimited[_GRAPHS] = 4 * batch_size
     orders = [generator.permutation(len(table)) for _ in range(3)]
     for slack in (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 1.0):
         limits = unlimited.copy()
@@ -138,9 +167,10 @@ def choose_budget(
     used = np.array([table[rows].sum(axis=0) for packing in packings for rows in packing])
     limits[~is_tight] = np.maximum(largest, np.ceil(used.max(axis=0) * 1.05))[~is_tight]
     round_up = lambda value, multiple: -(-int(value) // multiple) * multiple
+    found = dict(zip(names, map(int, limits)))
     return Budget(
-        nodes=round_up(limits[0] + 1, 8),
-        edges=max(round_up(limits[1], 64), 64),
-        graphs=int(limits[2]) + 1,
-        extra={name: int(n) for name, n in zip(sizes.extra, limits[3:])},
+        nodes=round_up(found["nodes"] + 1, 8),
+        edges=max(round_up(found["edges"], 64), 64),
+        graphs=found["graphs"] + 1,
+        extra={name: found[name] for name in sizes.extra},
     )

@@ -1,14 +1,18 @@
-"""Graph store → padded batches, assembled ahead of the step that takes them."""
+"""Graph store → padded batches, assembled ahead of the step that takes them. NumPy throughout."""
 
+import functools
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
+import jax
 import jraph
 import numpy as np
 
-from crysgnn_jax.batches.budget import Budget
+from crysgnn_jax.batches.budget import Budget, Sizes, choose_budget, pack
+from crysgnn_jax.batches.needs import Needs
+from crysgnn_jax.batches.pairs import count_blocks
 from crysgnn_jax.graphs.ragged import Graphs, ragged
 from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.graphs.symmetry import crystal_system
@@ -31,8 +35,7 @@ class Batcher:
       node_columns: name → ``[all atoms of the store, d]``, further columns for ``nodes``.
       edge_columns: those of the graphs' ``edges`` that go to the batch.
 
-    Those of the graphs' ``lists`` that the budget names among its extra quantities go to the batch:
-    of reduced graphs, ``n_pair`` and ``n_triplet``.
+    The lists that the budget names among its extra quantities go to the batch, see `Graphs.list`.
     """
 
     def __init__(
@@ -51,7 +54,12 @@ class Batcher:
         self._label = np.full(len(store), np.nan) if label is None else label
         self._node_columns = dict(node_columns or {})
         self._edge_columns = {name: graphs.edges[name] for name in edge_columns}
-        self._lists = {name: graphs.lists[name] for name in budget.extra if name in graphs.lists}
+        self._lists = {name: graphs.list(name) for name in budget.extra if name != "blocks"}
+
+    @functools.cached_property
+    def sizes(self) -> np.ndarray:
+        """``[len(store), r]``: what each crystal takes of the budget, `Sizes.table`."""
+        return Sizes.of_graphs(self.graphs, self.budget.extra).table
 
     def atoms(self, rows: np.ndarray) -> np.ndarray:
         """Where the atoms of the crystals ``rows`` stand in the store, in the batch's order."""
@@ -60,13 +68,14 @@ class Batcher:
     def __call__(self, rows: np.ndarray) -> jraph.GraphsTuple:
         """The crystals ``rows`` of the store as one batch.
 
-        ``nodes``: ``species`` [n_node] int32 and the further columns; ``edges``, float32, Å: the
-        columns asked for of ``distances`` [n_edge] and ``vectors`` [n_edge, 3], from the receiver
-        to the image of the sender; of reduced graphs, both have ``multiplicity``, float32, 0 for
-        padding. ``globals``, [n_graph]: ``row`` in the store (−1 for padding), ``labels`` and
-        ``label_mask`` [n_graph, 1], ``space_group``, ``crystal_system``; and, for the whole batch,
-        the columns of its lists, see `reduction.Reduction`: multiplicities are float32, 0 for
-        padding. Receivers are the centre atoms, ascending; senders their neighbours.
+        ``nodes``: ``species`` [n_node] int32, ``count``, float32, the atoms that each stands for (0
+        for padding), and the further columns. ``edges``: the columns asked for of ``distances``
+        [n_edge] and ``vectors`` [n_edge, 3], float32, Å, from the receiver to the image of the
+        sender; ``count``, float32; and by name the lists, dicts of columns of their own length:
+        ``pairs``, ``triplets``, and ``blocks``, which has the crystal of each block of pairs.
+        ``globals``, [n_graph]: ``row`` in the store (−1 for padding), ``labels`` and
+        ``label_mask`` [n_graph, 1], ``space_group``, ``crystal_system``. Receivers are the centre
+        atoms, ascending; senders their neighbours. `views.Batch` reads all of it.
         """
         graphs, budget = self.graphs, self.budget
         n_node = graphs.n_nodes[rows].astype(np.int32)
@@ -88,14 +97,14 @@ class Batcher:
         }
         node_columns = {
             "species": graphs.species[node_rows].astype(np.int32),
-            **graphs.node_columns(node_rows),
+            "count": graphs.node_counts[node_rows].astype(np.float32),
             **{
                 name: graphs.of_nodes(rows, column[self.atoms(rows)])
                 for name, column in self._node_columns.items()
             },
         }
         edge_columns = {
-            **graphs.edge_columns(edge_rows),
+            "count": graphs.edge_counts[edge_rows].astype(np.float32),
             **{name: column[edge_rows] for name, column in self._edge_columns.items()},
         }
         padding_node = n_real
@@ -104,41 +113,159 @@ class Batcher:
         )
         return jraph.GraphsTuple(
             nodes={name: _padded(x, budget.nodes) for name, x in node_columns.items()},
-            edges={name: _padded(x, budget.edges) for name, x in edge_columns.items()},
+            edges={
+                **{name: _padded(x, budget.edges) for name, x in edge_columns.items()},
+                **self._list_columns(rows, first_node, first_edge),
+            },
             receivers=_padded(receivers, budget.edges, padding_node),
             senders=_padded(senders, budget.edges, padding_node),
             globals={
                 "row": _padded(np.asarray(rows, dtype=np.int32), budget.graphs, -1),
                 **{name: _padded(values, budget.graphs) for name, values in per_graph.items()},
-                **self._list_columns(rows, first_node, first_edge),
             },
             n_node=counts(n_node, budget.nodes),
             n_edge=counts(n_edge, budget.edges),
         )
 
-    def _list_columns(self, rows, first_node, first_edge) -> dict[str, np.ndarray]:
-        """As many entries each as the budget has of the list."""
+    def _list_columns(
+        self, rows: np.ndarray, first_node: np.ndarray, first_edge: np.ndarray
+    ) -> dict[str, dict[str, np.ndarray]]:
+        """Name → columns, with as many entries each as the budget has of the list."""
+        budget = self.budget
         out = {}
-        for name, ragged_list in self._lists.items():
-            for column, values in ragged_list.of_batch(rows, first_node, first_edge).items():
-                if column.endswith("_multiplicity"):
-                    values = values.astype(np.float32)
-                # Padding ends at the last node or edge, so that what ascends goes on doing so.
-                fill = 0
-                if column in ragged_list.of_nodes:
-                    fill = self.budget.nodes - 1
-                elif column in ragged_list.of_edges:
-                    fill = self.budget.edges - 1
-                out[column] = _padded(values, self.budget.extra[name], fill)
+        for name, entries in self._lists.items():
+            # Padding ends at the last node or edge, so that what ascends goes on doing so.
+            fill = dict.fromkeys(entries.of_nodes, budget.nodes - 1)
+            fill |= dict.fromkeys(entries.of_edges, budget.edges - 1)
+            columns = entries.of_batch(rows, first_node, first_edge)
+            columns["count"] = columns["count"].astype(np.float32)
+            out[name] = {
+                column: _padded(values, budget.extra[name], fill.get(column, 0))
+                for column, values in columns.items()
+            }
+        if "blocks" in budget.extra:
+            n_blocks = count_blocks(self.graphs.n_nodes[rows])
+            crystals = np.repeat(np.arange(len(rows), dtype=np.int32), n_blocks)
+            last = budget.graphs - 1  # padding, which has no pairs
+            out["blocks"] = {"crystals": _padded(crystals, budget.extra["blocks"], last)}
         return out
+
+
+def lay_out(
+    store: GraphStore,
+    rows: np.ndarray,
+    needs: Needs,
+    batch_size: int,
+    *,
+    label: np.ndarray | None = None,
+    node_columns: Mapping[str, np.ndarray] | None = None,
+    beside: tuple[np.ndarray, int] | None = None,
+) -> tuple[Batcher, Budget]:
+    """Batches for the crystals ``rows``, in a shape that suits what a network needs of them.
+
+    Args:
+      store: the crystals.
+      rows: all that will ever be in a batch.
+      needs: of the network.
+      batch_size: crystals of an average batch.
+      label: as of `Batcher`, and ``node_columns`` likewise.
+      beside: further crystals, and how many of them an average batch is to have room for as well.
+
+    Returns:
+      What makes the batches, and the budget of ``rows`` alone, which is the batches' own without
+      ``beside``.
+    """
+    graphs = store.reduced if needs.reduced else store.full
+    sizes = Sizes.of_graphs(graphs, needs.budgeted)
+    own = choose_budget(sizes.of(rows), batch_size, tight=needs.tight)
+    budget = own
+    if beside is not None:
+        more, n_more = beside
+        budget = own + choose_budget(sizes.of(more), n_more, tight=needs.tight)
+    batcher = Batcher(
+        store,
+        budget,
+        graphs=graphs,
+        label=label,
+        node_columns=node_columns,
+        edge_columns=needs.edges,
+    )
+    return batcher, own
 
 
 def stack(graphs: Sequence[jraph.GraphsTuple]) -> jraph.GraphsTuple:
     """One batch a device, stacked along a new leading axis."""
-    both = lambda *xs: {k: np.stack([x[k] for x in xs]) for k in xs[0]}
-    return jraph.GraphsTuple(
-        *(both(*field) if isinstance(field[0], dict) else np.stack(field) for field in zip(*graphs))
-    )
+    return jax.tree.map(lambda *arrays: np.stack(arrays), *graphs)
+
+
+class DeviceGroup(Protocol):
+    """What a loader asks of the devices: how many they are, and to take a stack of batches."""
+
+    def __len__(self) -> int: ...
+
+    def put(self, stacked: jraph.GraphsTuple) -> jraph.GraphsTuple: ...
+
+
+class Loader:
+    """The steps that crystals make up, and their batches on the devices, ahead of time.
+
+    Args:
+      batcher: makes the batches.
+      devices: each takes a batch of its own.
+      share: the part of a batch that crystals are packed into; the whole where not given.
+      beside: further crystals, rows of the store, that fill the rest of each batch.
+    """
+
+    def __init__(
+        self,
+        batcher: Batcher,
+        devices: DeviceGroup,
+        *,
+        share: Budget | None = None,
+        beside: np.ndarray | None = None,
+    ):
+        self.batcher = batcher
+        self._devices = devices
+        self._limits = (share or batcher.budget).limits
+        self._beside = beside
+
+    def steps(self, rows: np.ndarray) -> list[list[np.ndarray]]:
+        """Pack the crystals ``rows``, in about this order, into steps of one batch a device."""
+        return group(pack(self.batcher.sizes, self._limits, rows), len(self._devices))
+
+    def epoch(self, rows: np.ndarray, key: Sequence[int]) -> list[list[np.ndarray]]:
+        """The steps of an epoch: the crystals ``rows`` in a random order, a function of ``key``;
+        beside each batch of them, one of the further crystals, in a random order too, which start
+        over where they run out."""
+        generator = np.random.default_rng(key)
+        steps = self.steps(generator.permutation(rows))
+        if self._beside is None:
+            return steps
+        limits = self.batcher.budget.limits - self._limits
+        more: Iterator[np.ndarray] = iter(())
+        for step in steps:
+            for device, batch in enumerate(step):
+                if (found := next(more, None)) is None:
+                    order = generator.permutation(self._beside)
+                    more = iter(pack(self.batcher.sizes, limits, order))
+                    found = next(more)
+                step[device] = np.concatenate([batch, found])
+        return steps
+
+    def load(
+        self, steps: Iterable[Sequence[np.ndarray]]
+    ) -> Iterator[tuple[Sequence[np.ndarray], jraph.GraphsTuple]]:
+        """The rows of each step, and its batches on the devices, made in the background."""
+        return prefetch(self.batcher, steps, self._devices.put)
+
+    def padding(self, steps: Sequence[Sequence[np.ndarray]]) -> dict[str, float]:
+        """Fraction of each quantity in the batches of these steps that is padding."""
+        used = sum(self.batcher.sizes[rows].sum(axis=0) for step in steps for rows in step)
+        whole = len(steps) * len(self._devices)
+        return {
+            f"padding_{name}": round(1.0 - float(n) / (whole * size), 4)
+            for (name, size), n in zip(self.batcher.budget.shape.items(), used)
+        }
 
 
 def group(batches: Sequence[np.ndarray], n_devices: int) -> list[list[np.ndarray]]:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,8 +58,12 @@ class Split:
 
     def fingerprint(self, store: GraphStore) -> str:
         """Hex digest of the ids of each side."""
-        content = json.dumps(self.ids(store)).encode()
-        return hashlib.blake2b(content, digest_size=16).hexdigest()
+        return digest_of_ids(self.ids(store))
+
+
+def digest_of_ids(ids: Any) -> str:
+    """Hex digest of ids, in lists or in dicts of lists."""
+    return hashlib.blake2b(json.dumps(ids).encode(), digest_size=16).hexdigest()
 
 
 def make_split(store: GraphStore, rows: np.ndarray, rule: str, seed: int) -> Split:
@@ -73,6 +78,9 @@ def make_split(store: GraphStore, rows: np.ndarray, rule: str, seed: int) -> Spl
 
     Raises:
       UserError: the rule is unknown, a file or column does not fit, or a side would be empty.
+
+    Example:
+      ``make_split(store, np.arange(len(store)), "formula", seed=0).train``
     """
     rows = np.asarray(rows)
     if rule == "random":
@@ -90,7 +98,7 @@ def make_split(store: GraphStore, rows: np.ndarray, rule: str, seed: int) -> Spl
     for name, part in split.items():
         if len(part) == 0:
             raise UserError(
-                f"--split {rule} leaves no crystal for {name} out of {len(rows)}; "
+                f"`split` {rule} leaves no crystal for {name} out of {len(rows)}; "
                 "give more crystals or another split"
             )
     return split
@@ -115,16 +123,16 @@ def _from_file(store: GraphStore, rows: np.ndarray, path: Path) -> np.ndarray:
         side_of = {str(id): name for name in NAMES for id in saved[name]}
     except FileNotFoundError:
         raise UserError(
-            f"--split {path}: neither a rule (random, formula, column:NAME) nor a file"
+            f"`split` {path}: neither a rule (random, formula, column:NAME) nor a file"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"--split {path}: not a splits.json with lists of ids under {', '.join(NAMES)} "
+            f"`split` {path}: not a splits.json with lists of ids under {', '.join(NAMES)} "
             f"({type(error).__name__}: {error})"
         ) from None
     unknown = side_of.keys() - set(store.ids.tolist())
     if len(unknown) == len(side_of):
         raise UserError(
-            f"--split {path}: none of its ids, such as {next(iter(side_of), '')!r}, is in the data"
+            f"`split` {path}: none of its ids, such as {next(iter(side_of), '')!r}, is in the data"
         )
     return np.array([side_of.get(id, "") for id in store.ids[rows].tolist()])

@@ -1,35 +1,44 @@
 """Students with and without the teacher, over properties and seeds, in one table.
 
-python -m experiments.compare --students cgcnn,crysxpp --data elastic --seeds 3
-python -m experiments.compare --students cgcnn --train-fractions 0.2,0.6,1.0 --finetune
+crysgnn compare --students cgcnn,crysxpp --data elastic --seeds 3
+crysgnn compare --students cgcnn --train-fractions 0.2,0.6,1.0 --finetune
 """
 
 import argparse
 import dataclasses
+import functools
+import itertools
 import os
 import queue
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from crysgnn_jax.commands import cli
+from crysgnn_jax.commands import cli, flags
+from crysgnn_jax.training.settings import PropertySettings
+
+if TYPE_CHECKING:  # they import JAX, or take their time
+    from crysgnn_jax.reporting.comparison import Cell, Outcome, Row
+    from crysgnn_jax.training.devices import Devices
+    from crysgnn_jax.training.lesson import Lesson, Student
+    from crysgnn_jax.training.predictor import TrainedModel
 
 
-def parser() -> cli.Parser:
+def parser() -> flags.Parser:
     """The command's flags."""
-    out = cli.Parser(prog="python -m experiments.compare", description=__doc__.split("\n")[0])
+    out = flags.Parser("compare", __doc__)
     out.add_argument(
         "--students",
         type=_names,
         metavar="A,B",
         help="columns: names as of distill --student (default: all that come with the package)",
     )
-    cli.add_teacher_flags(out)
-    cli.add_labelled_data_flag(out)
+    flags.add_distillation_flags(out)
+    flags.add_labelled_data_flag(out)
     out.add_argument(
         "--properties",
         type=_names,
@@ -38,7 +47,7 @@ def parser() -> cli.Parser:
     )
     out.add_argument(
         "--seeds",
-        type=cli.positive(int),
+        type=flags.positive(int),
         default=3,
         metavar="N",
         help="runs of each cell, with seeds 0 … N − 1 of weights, split and order (default 3)",
@@ -58,23 +67,23 @@ def parser() -> cli.Parser:
     )
     out.add_argument(
         "--weight",
-        type=cli.positive_fraction,
-        default=cli.DEFAULT_WEIGHT,
+        type=flags.positive_fraction,
+        default=PropertySettings.weight,
         metavar="X",
         help="weight of the teacher's pull in the distilled cells, up to 1 (default "
-        f"{cli.DEFAULT_WEIGHT})",
+        f"{PropertySettings.weight})",
     )
-    cli.add_split_flag(out)
-    cli.add_run_flags(out, "runs/compare-DATA")
+    flags.add_split_flag(out)
+    flags.add_run_flags(out, "runs/compare-DATA")
     out.add_argument(
         "--record",
         type=Path,
         metavar="DIR",
         help="also write the table and the figure there, with the command, settings and versions",
     )
-    cli.add_training_flags(out, epochs=60, batch_size=None, learning_rate=None, seed=False)
-    cli.add_student_flags(out, settings=False)
-    cli.add_data_flags(out)
+    flags.add_training_flags(out, ("epochs", "batch_size", "learning_rate"))
+    flags.add_student_flags(out, settings=False)
+    flags.add_data_flags(out)
     return out
 
 
@@ -99,9 +108,8 @@ def _fractions(text: str) -> tuple[float, ...]:
     return values
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    args = parser().parse_args(arguments)
-    # Imported once the flags are known to be good: JAX takes seconds to start.
+def execute(args: argparse.Namespace) -> None:
+    """Do what the flags say."""
     from crysgnn_jax.errors import UserError
     from crysgnn_jax.reporting.comparison import markdown, summarise, write_csv
     from crysgnn_jax.reporting.figures import learning_curves
@@ -109,12 +117,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     devices = Devices(args.devices)
     base = args.workdir or Path("runs") / f"compare-{Path(args.data).stem}"
-    jobs = list(_jobs(args, devices))
-    cli.make_folder("--workdir", base)
+    jobs = list(_jobs(args, devices, base))
+    cli.make_folder("workdir", base)
     if args.record is not None:
-        cli.make_folder("--record", args.record)
+        cli.make_folder("record", args.record)
     print(f"{len(jobs)} runs on {devices}, one a device at a time: {base}", file=sys.stderr)
-    outcomes, failures = _run(args, jobs, devices, base)
+    outcomes, failures = _run(args, jobs, devices)
     if not outcomes:
         raise UserError(f"no run finished; the first: {next(iter(failures.values()))}")
     rows = summarise(outcomes)
@@ -125,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_csv(rows, folder / "table.csv")
             learning_curves(rows, folder / "learning_curves.png")
     if args.record is not None:
-        _record(args, jobs, outcomes, base)
+        _record(args, jobs, outcomes)
     print(table)
     print(f"files: {base}")
     if failures:
@@ -134,104 +142,128 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """A cell of the table, and how to train it on given devices."""
+    """A cell of the table, where it is written, and how to train it on given devices."""
 
-    cell: Any
-    prepare: Callable[[Any], Any]
-
-    def path(self, base: Path) -> Path:
-        cell = self.cell
-        student = cell.student.replace(":", ".")
-        return (
-            base
-            / "cells"
-            / cell.property
-            / student
-            / (f"fraction-{cell.fraction:g}-seed-{cell.seed}-{cell.variant}")
-        )
+    cell: "Cell"
+    path: Path
+    train: Callable[["Devices"], dict[str, Any]]
 
 
-def _jobs(args: argparse.Namespace, devices: Any) -> Iterator[_Job]:
-    """All cells of the table; graphs and the teacher's embeddings are made on the way."""
-    from crysgnn_jax.commands import supervised
+@dataclasses.dataclass(frozen=True)
+class _Column:
+    """A student of the table, under the name and in the variants that the table has of it."""
+
+    name: str
+    student: "Student"
+    variants: Sequence[str]
+
+
+def _columns(args: argparse.Namespace, teacher: "TrainedModel") -> list[_Column]:
+    from crysgnn_jax.commands.students import student_of
     from crysgnn_jax.errors import UserError
-    from crysgnn_jax.models.registry import STUDENTS, find_student
+    from crysgnn_jax.models.registry import STUDENTS, find_network
     from crysgnn_jax.reporting.comparison import (
         DISTILLED,
         FINE_TUNED,
         FINE_TUNED_STUDENT,
         VANILLA,
-        Cell,
     )
-    from crysgnn_jax.training.trained import TrainedModel
+    from crysgnn_jax.training.lesson import Student
 
-    students = {name: find_student(name) for name in args.students or STUDENTS}
-    source = cli.open_data([args.data])
-    properties = [
-        supervised.choose_property(args.data, source, name) for name in args.properties or (None,)
-    ]
-    teacher = TrainedModel.load(args.teacher)
-    starts = {
-        name: supervised.autoencoder_start(args.autoencoder, student, name)
-        for name, student in students.items()
-        if student.starts_from is not None
-    }
-    if args.autoencoder is not None and not starts:
+    names = args.students or tuple(STUDENTS)
+    starting = [name for name in names if find_network(name).starts_from is not None]
+    if args.autoencoder is not None and not starting:
         raise UserError(
-            f"--autoencoder: {', '.join(students)} start from random weights; leave it out"
+            f"`autoencoder`: {', '.join(names)} start from random weights; leave it out"
         )
-    columns = [(name, student, {}, starts.get(name), (VANILLA, DISTILLED))
-               for name, student in students.items()]  # fmt: skip
+    columns = [
+        _Column(
+            name,
+            student_of(name, autoencoder=args.autoencoder if name in starting else None),
+            (VANILLA, DISTILLED),
+        )
+        for name in names
+    ]
     if args.finetune:
-        predictor = supervised.fine_tuned(teacher, freeze=False)
-        columns.append(
-            (FINE_TUNED_STUDENT, predictor.student, predictor.model, predictor.start, (FINE_TUNED,))
-        )
-    for property in properties:
-        for name, student, model, start, variants in columns:
-            featuriser = supervised.student_graphs(args, student, teacher)
-            store = cli.graphs(args, source, featuriser, label=property)
-            embeddings = None
-            if DISTILLED in variants:
-                embeddings = supervised.embeddings_for(
-                    args, teacher, source, property, store, devices
-                )
-            for seed in range(args.seeds):
-                whole = supervised.labelled_split(store, property, args.split, seed)
-                for fraction in args.train_fractions:
-                    split = whole.with_fraction(fraction, seed)
-                    for variant in variants:
-                        distilled = variant == DISTILLED
-                        network = "cgcnn" if name == FINE_TUNED_STUDENT else name
-                        weight = args.weight if distilled else 0.0
-                        run = supervised.Run(
-                            command="compare",
-                            title=f"{name} {variant}",
-                            network=network,
-                            student=student,
-                            model=model,
-                            settings=supervised.settings_of(
-                                args, network, student, property, weight, seed
-                            ),
-                            data=args.data,
-                            limit=args.limit,
-                            rule=args.split,
-                            store=store,
-                            split=split,
-                            devices=devices,
-                            teacher=teacher if distilled else None,
-                            teacher_embeddings=embeddings if distilled else None,
-                            start=start,
-                        )
-                        yield _Job(
-                            Cell(property, fraction, name, seed, variant),
-                            lambda device, run=run: dataclasses.replace(run, devices=device),
-                        )
+        fine_tuned = Student.fine_tuned(teacher, freeze=False)
+        columns.append(_Column(FINE_TUNED_STUDENT, fine_tuned, (FINE_TUNED,)))
+    return columns
+
+
+def _jobs(args: argparse.Namespace, devices: "Devices", base: Path) -> Iterator[_Job]:
+    """All cells of the table; graphs and the teacher's embeddings are made on the way."""
+    from crysgnn_jax.commands import data
+    from crysgnn_jax.crystals.readers import read
+    from crysgnn_jax.graphs.settings import FeaturiserSettings
+    from crysgnn_jax.reporting.comparison import DISTILLED, Cell
+    from crysgnn_jax.training.lesson import choose_property, prepare
+    from crysgnn_jax.training.predictor import TrainedModel
+
+    source = read(args.data)
+    properties = [choose_property(args.data, source, name) for name in args.properties or (None,)]
+    unlabelled = [read(name) for name in args.unlabelled]
+    teacher = TrainedModel.load(args.teacher, "teacher")
+    columns = _columns(args, teacher)
+    build = data.Graphs(args)
+    for property, column in itertools.product(properties, columns):
+        lessons = {
+            variant: prepare(
+                column.student,
+                data.limited(source, args.limit, property),
+                property,
+                build,
+                devices,
+                teacher=teacher,
+                distilled=variant == DISTILLED,
+                graphs=flags.given(args, FeaturiserSettings),
+                unlabelled=unlabelled,
+            )
+            for variant in column.variants
+        }
+        for seed, fraction, variant in itertools.product(
+            range(args.seeds), args.train_fractions, column.variants
+        ):
+            cell = Cell(property, fraction, column.name, seed, variant)
+            path = base.joinpath(
+                "cells",
+                property,
+                column.name.replace(":", "."),
+                f"fraction-{fraction:g}-seed-{seed}-{variant}",
+            )
+            train = functools.partial(_train, args, lessons[variant], cell, path)
+            yield _Job(cell, path, train)
+
+
+def _train(
+    args: argparse.Namespace, lesson: "Lesson", cell: "Cell", path: Path, devices: "Devices"
+) -> dict[str, Any]:
+    """Train one cell, or find it trained: the content of its ``result.json``."""
+    from crysgnn_jax.commands import students
+    from crysgnn_jax.objectives.distillation import name_of_pull
+    from crysgnn_jax.reporting.run import draw_run
+    from crysgnn_jax.training.logs import Progress
+    from crysgnn_jax.training.run import train
+
+    training, learning = students.settings_of(args)
+    training = dataclasses.replace(training, seed=cell.seed)
+    run, task = lesson.run(
+        lesson.split(args.split, cell.seed).with_fraction(cell.fraction, cell.seed),
+        args.split,
+        training,
+        learning,
+        pull=name_of_pull(learning.pull)[1],
+        devices=devices,
+        workdir=path,
+        progress=Progress(training.epochs, f"{cell.student} {cell.variant}", quiet=True),
+        about=students.about(args, "compare"),
+        overwrite=args.overwrite,
+    )
+    return train(run, task, draw_run)
 
 
 def _run(
-    args: argparse.Namespace, jobs: Sequence[_Job], devices: Any, base: Path
-) -> tuple[dict[Any, Any], dict[Any, str]]:
+    args: argparse.Namespace, jobs: Sequence[_Job], devices: "Devices"
+) -> tuple[dict["Cell", "Outcome"], dict["Cell", str]]:
     """Train all cells, as many at a time as there are devices.
 
     Returns:
@@ -247,18 +279,13 @@ def _run(
     def train(job: _Job) -> dict[str, Any]:
         device = free.get()
         try:
-            return job.prepare(device).execute(
-                job.path(base),
-                overwrite=args.overwrite,
-                quiet=True,
-                log_every=args.log_every,
-                checkpoint_seconds=args.checkpoint_seconds,
-            )
+            return job.train(device)
         finally:
             free.put(device)
 
     done, failures = {}, {}
-    n_old = sum((job.path(base) / "result.json").exists() for job in jobs) * (not args.overwrite)
+    flags_known = parser()
+    n_old = sum((job.path / "result.json").exists() for job in jobs) * (not args.overwrite)
     started = time.monotonic()
 
     def account(job: _Job, result: Callable[[], dict[str, Any]]) -> None:
@@ -269,14 +296,14 @@ def _run(
         try:
             found = result()
         except UserError as error:
-            failures[cell] = str(error)
-            said = f"failed: {error}"
+            failures[cell] = cli.as_flags(str(error), flags_known)
+            said = f"failed: {failures[cell]}"
         except Exception as error:  # such as a full GPU: the other cells may still fit
-            path = job.path(base)
-            path.mkdir(parents=True, exist_ok=True)
-            (path / "error.txt").write_text("".join(traceback.format_exception(error)))
+            job.path.mkdir(parents=True, exist_ok=True)
+            report = job.path / "error.txt"
+            report.write_text("".join(traceback.format_exception(error)))
             first = (str(error).strip() or type(error).__name__).split("\n")[0]
-            failures[cell] = f"{first} (see {path / 'error.txt'})"
+            failures[cell] = f"{first} (see {report})"
             said = f"failed: {failures[cell]}"
         else:
             done[cell] = Outcome(found["test_mae"], found["n_train"], found["unit"])
@@ -288,7 +315,7 @@ def _run(
 
     if len(devices) == 1:
         for job in jobs:
-            account(job, lambda job=job: train(job))
+            account(job, functools.partial(train, job))
     else:
         with ThreadPoolExecutor(len(devices)) as pool:
             running = {pool.submit(train, job): job for job in jobs}
@@ -303,26 +330,26 @@ def _run(
     return ordered, failures
 
 
-def _record(
-    args: argparse.Namespace, jobs: Sequence[_Job], outcomes: dict[Any, Any], base: Path
-) -> None:
+def _record(args: argparse.Namespace, jobs: Sequence[_Job], outcomes: Collection["Cell"]) -> None:
     """The command, and the settings and versions of every student's first cell."""
-    from crysgnn_jax.training.workdir import CONFIG, read_json, write_json
+    from crysgnn_jax.training.workdir import CONFIG, RESULT, read_json, write_json
 
-    configs, seconds = {}, 0.0
+    configs: dict[str, Any] = {}
+    seconds = 0.0
     for job in jobs:
         if job.cell in outcomes:
-            path = job.path(base)
-            seconds += read_json(path / "result.json")["seconds"]
+            seconds += read_json(job.path / RESULT)["seconds"]
             name = f"{job.cell.student} {job.cell.variant}"
-            configs.setdefault(name, read_json(path / CONFIG))
+            configs.setdefault(name, read_json(job.path / CONFIG))
     write_json(
         args.record / "record.json",
-        {"command": cli.command(), "training_seconds": round(seconds), "configs": configs},
+        {"command": cli.command_line(), "training_seconds": round(seconds), "configs": configs},
     )
 
 
-def _notes(args: argparse.Namespace, rows: Sequence[Any], failures: dict[Any, str]) -> list[str]:
+def _notes(
+    args: argparse.Namespace, rows: Sequence["Row"], failures: Mapping["Cell", str]
+) -> list[str]:
     varied = "weights, split and order"
     if args.split not in ("random", "formula"):
         varied = "weights and order"

@@ -1,19 +1,19 @@
 """Turn the weights of the authors' PyTorch code into a workdir like that of any other run.
 
-python -m experiments.convert --from cgcnn formation-energy-per-atom.pth.tar --workdir runs/cgcnn
+crysgnn convert --from cgcnn formation-energy-per-atom.pth.tar --workdir runs/cgcnn
 """
 
+import argparse
 import dataclasses
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
-from crysgnn_jax.commands import cli
+from crysgnn_jax.commands import flags
 
 
-def parser() -> cli.Parser:
+def parser() -> flags.Parser:
     """The command's flags."""
-    out = cli.Parser(prog="python -m experiments.convert", description=__doc__.split("\n")[0])
+    out = flags.Parser("convert", __doc__)
     out.add_argument(
         "--from",
         dest="kind",
@@ -33,29 +33,30 @@ def parser() -> cli.Parser:
         metavar="NAME",
         help="what it predicts (default: what the checkpoint says, else 'target')",
     )
-    cli.add_run_flags(out, "runs/NAME-converted")
+    flags.add_run_flags(out, "runs/NAME-converted")
     return out
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    args = parser().parse_args(arguments)
-    # Imported once the flags are known to be good: JAX takes seconds to start.
+def execute(args: argparse.Namespace) -> None:
+    """Do what the flags say."""
     from crysgnn_jax.crystals.named import unit_of
     from crysgnn_jax.errors import UserError
     from crysgnn_jax.graphs.settings import FeaturiserSettings
     from crysgnn_jax.interop.checkpoints import read_checkpoint
     from crysgnn_jax.interop.torch_names import convert
-    from crysgnn_jax.models.registry import STUDENTS, TEACHERS
+    from crysgnn_jax.models.registry import find_network
+    from crysgnn_jax.pretraining.registry import PRETRAINED
     from crysgnn_jax.training.checkpoints import Checkpoints, Position
     from crysgnn_jax.training.workdir import Workdir
 
     found = convert(args.kind, read_checkpoint(args.checkpoint), source=str(args.checkpoint))
-    if args.property is not None and found.network in TEACHERS:
-        raise UserError(f"--property: {found.network} predicts none; leave it out")
+    is_pretrained = found.network in PRETRAINED
+    if args.property is not None and is_pretrained:
+        raise UserError(f"`property`: {found.network} predicts none; leave it out")
     # The published codes cut between tied neighbours; ALIGNN's rule keeps them.
-    own = {} if found.network in TEACHERS else STUDENTS[found.network].graphs
+    own = {} if is_pretrained else find_network(found.network).needs.graphs
     featuriser = FeaturiserSettings(
-        **(own or {"ties": "cut"}), cutoff=found.settings.get("cutoff", 8.0)
+        **{**(own or {"ties": "cut"}), "cutoff": found.settings.get("cutoff", 8.0)}
     )
     made_with = {
         "command": "convert",
@@ -67,16 +68,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     property = args.property or found.property or "target"
     result = {"task": "pretraining", "converted_from": args.checkpoint.name}
-    if found.network not in TEACHERS:
+    if not is_pretrained:
+        is_classifier = found.network == "cgcnn-classifier"
         result |= {
             "task": "student",
             "student": found.network,
             "property": property,
-            "unit": "probability" if found.classification else unit_of(property),
+            "unit": "probability" if is_classifier else unit_of(property),
             "target_mean": 0.0 if found.mean is None else found.mean,
             "target_std": 1.0 if found.std is None else found.std,
         }
-    path = args.workdir or Path("runs") / f"{found.network}-converted"
+    path = args.workdir or Path("runs") / f"{args.kind}-converted"
     with Workdir(path, made_with, overwrite=args.overwrite) as workdir:
         if workdir.result is None:
             checkpoints = Checkpoints(workdir.checkpoints)

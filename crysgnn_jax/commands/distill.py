@@ -1,36 +1,37 @@
 """Train a property predictor with and without the teacher, and compare them.
 
-python -m experiments.distill --student cgcnn
-python -m experiments.distill --student alignn --data elastic --property shear_modulus_vrh
-python -m experiments.distill --student cgcnn --data my_cifs/ --weight 0.3 --workdir runs/mine
-python -m experiments.distill --student my_package.models:MyStudent
+crysgnn distill --student cgcnn
+crysgnn distill --student alignn --data elastic --property shear_modulus_vrh
+crysgnn distill --student cgcnn --data my_cifs/ --weight 0.3 --workdir runs/mine
+crysgnn distill --student cgcnn --data few_labels.npz --unlabelled bundled
+crysgnn distill --student my_package.models:MyStudent
 """
 
-from collections.abc import Sequence
+import argparse
 from pathlib import Path
 
-from crysgnn_jax.commands import cli
+from crysgnn_jax.commands import cli, flags
 
 
-def parser() -> cli.Parser:
+def parser() -> flags.Parser:
     """The command's flags."""
-    out = cli.Parser(prog="python -m experiments.distill", description=__doc__.split("\n")[0])
+    out = flags.Parser("distill", __doc__)
     out.add_argument(
         "--student",
         required=True,
         metavar="NAME",
-        help="predictor to train: cgcnn, crysxpp, gatgnn, alignn, or a Flax module of your own as "
+        help="predictor to train, such as cgcnn or alignn, or a Flax module of your own as "
         "package.module:ClassName",
     )
-    cli.add_teacher_flags(out)
-    cli.add_label_flags(out)
+    flags.add_distillation_flags(out)
+    flags.add_label_flags(out)
     which = out.add_mutually_exclusive_group()
     which.add_argument(
         "--weight",
-        type=cli.fraction,
+        type=flags.fraction,
         metavar="X",
         help="weight of the teacher's pull, 0 to 1: trains one student (default: both twins, one "
-        f"with 0 and one with {cli.DEFAULT_WEIGHT}, in DIR/vanilla and DIR/distilled)",
+        "with 0 and one with 0.5, in DIR/vanilla and DIR/distilled)",
     )
     which.add_argument(
         "--vanilla",
@@ -38,83 +39,88 @@ def parser() -> cli.Parser:
         help="train without a teacher; the same as --weight 0 (graphs are then made as the flags "
         "below say, not as the teacher's were)",
     )
-    cli.add_run_flags(out, "runs/STUDENT-DATA-PROPERTY")
-    cli.add_record_flag(out)
-    cli.add_training_flags(out, epochs=60, batch_size=None, learning_rate=None)
-    cli.add_student_flags(out)
-    cli.add_data_flags(out)
+    flags.add_run_flags(out, "runs/STUDENT-DATA-PROPERTY")
+    flags.add_record_flag(out)
+    flags.add_training_flags(out, ("epochs", "batch_size", "learning_rate", "seed"))
+    flags.add_student_flags(out)
+    flags.add_data_flags(out)
     return out
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    args = parser().parse_args(arguments)
-    # Imported once the flags are known to be good: JAX takes seconds to start.
-    from crysgnn_jax.commands import supervised
+def execute(args: argparse.Namespace) -> None:
+    """Do what the flags say."""
+    from crysgnn_jax.commands import data, students
+    from crysgnn_jax.crystals.readers import read
     from crysgnn_jax.errors import UserError
-    from crysgnn_jax.models.registry import find_student, parse_settings
+    from crysgnn_jax.graphs.settings import FeaturiserSettings
+    from crysgnn_jax.objectives.distillation import name_of_pull
+    from crysgnn_jax.reporting.run import draw_run, title_of
     from crysgnn_jax.training.devices import Devices
-    from crysgnn_jax.training.trained import TrainedModel
+    from crysgnn_jax.training.lesson import choose_property, prepare
+    from crysgnn_jax.training.logs import Progress
+    from crysgnn_jax.training.predictor import TrainedModel
+    from crysgnn_jax.training.run import train
     from crysgnn_jax.training.workdir import CONFIG, write_json
 
-    student = find_student(args.student)
-    model = parse_settings(args.set, student)
-    weights = {"vanilla": 0.0, "distilled": cli.DEFAULT_WEIGHT}
-    if args.vanilla or args.weight == 0.0:
-        weights = {"vanilla": 0.0}
-    elif args.weight is not None:
-        weights = {"distilled": args.weight}
+    training, learning = students.settings_of(args)
+    student = students.student_of(args.student, args.set, args.autoencoder)
+    _, pull = name_of_pull(learning.pull)
+    variants = ["vanilla", "distilled"]
+    if args.vanilla or args.weight is not None:
+        variants = ["vanilla"] if args.vanilla or args.weight == 0 else ["distilled"]
+    if args.unlabelled and "distilled" not in variants:
+        raise UserError("`unlabelled`: there is no teacher to pull on them; leave it out")
     if args.record is not None:
         cli.require_writable(args.record)
-    source = cli.open_data([args.data])
-    property = supervised.choose_property(args.data, source, args.property)
+    source = read(args.data)
+    property = choose_property(args.data, source, args.property)
+    source = data.limited(source, args.limit, property)
+    unlabelled = [read(name) for name in args.unlabelled]
     devices = Devices(args.devices)
-    needs_teacher = any(weight > 0 for weight in weights.values())
-    teacher = TrainedModel.load(args.teacher) if needs_teacher else None
-    start = supervised.autoencoder_start(args.autoencoder, student, args.student)
-    store = cli.graphs(
-        args, source, supervised.student_graphs(args, student, teacher), label=property
-    )
-    split = supervised.labelled_split(store, property, args.split, args.seed)
-    devices.require(len(split.train))
+    teacher = TrainedModel.load(args.teacher, "teacher") if "distilled" in variants else None
+    build = data.Graphs(args)
+    lessons = {
+        variant: prepare(
+            student,
+            source,
+            property,
+            build,
+            devices,
+            teacher=teacher,
+            distilled=variant == "distilled",
+            graphs=flags.given(args, FeaturiserSettings),
+            unlabelled=unlabelled,
+        )
+        for variant in variants
+    }
     name = args.student.rpartition(":")[2]
     base = args.workdir or Path("runs") / f"{name}-{Path(args.data).stem}-{property}"
     # A single student given its own --workdir is that directory; otherwise twins lie side by
     # side, so that training the second later completes the pair.
-    alone = args.workdir is not None and len(weights) == 1
+    alone = args.workdir is not None and len(variants) == 1
     if not alone and (base / CONFIG).exists():
-        raise UserError(f"--workdir {base} holds a single run; name another directory for twins")
+        raise UserError(f"`workdir` {base} holds a single run; name another directory for twins")
     results = {}
-    for variant, weight in weights.items():
-        embeddings = None
-        if weight > 0:
-            embeddings = supervised.embeddings_for(args, teacher, source, property, store, devices)
-        run = supervised.Run(
-            command="distill",
-            title=f"{name} {variant}",
-            network=args.student,
-            student=student,
-            model=model,
-            settings=supervised.settings_of(
-                args, args.student, student, property, weight, args.seed
-            ),
-            data=args.data,
-            limit=args.limit,
-            rule=args.split,
-            store=store,
-            split=split,
+    for variant, lesson in lessons.items():
+        split = lesson.split(args.split, args.seed)
+        devices.require(len(split.train))
+        path = base if alone else base / variant
+        title = title_of(student.name, student.model, distilled=variant == "distilled")
+        run, task = lesson.run(
+            split,
+            args.split,
+            training,
+            learning,
+            pull=pull,
             devices=devices,
-            teacher=teacher if weight > 0 else None,
-            teacher_embeddings=embeddings,
-            start=start,
-        )
-        results[variant] = run.execute(
-            base if alone else base / variant,
+            workdir=path,
+            progress=Progress(training.epochs, title),
+            about=students.about(args, "distill"),
             overwrite=args.overwrite,
-            log_every=args.log_every,
-            checkpoint_seconds=args.checkpoint_seconds,
         )
-    supervised.report(results, base)
+        results[variant] = {**train(run, task, draw_run), "files": str(path)}
+    students.report(results, base if len(results) > 1 else path)
     if len(results) > 1:
         write_json(base / "comparison.json", results)
     if args.record is not None:
-        supervised.record(args.record, results)
+        students.record(args.record, results)

@@ -1,18 +1,18 @@
 """Atom and crystal embeddings of a trained model, teacher or student.
 
-python -m experiments.embed --model runs/teacher my_cifs/ --output embeddings.npz
+crysgnn embed --model runs/teacher my_cifs/ --output embeddings.npz
 """
 
-from collections.abc import Sequence
+import argparse
 from pathlib import Path
 
-from crysgnn_jax.commands import cli
+from crysgnn_jax.commands import cli, flags
 
 
-def parser() -> cli.Parser:
+def parser() -> flags.Parser:
     """The command's flags."""
-    out = cli.Parser(prog="python -m experiments.embed", description=__doc__.split("\n")[0])
-    cli.add_model_flags(out, "any run of a network, or converted weights")
+    out = flags.Parser("embed", __doc__)
+    flags.add_model_flags(out, "any run of a network, or converted weights")
     out.add_argument(
         "--output",
         type=Path,
@@ -21,29 +21,29 @@ def parser() -> cli.Parser:
         help="arrays ids [n], n_atoms [n], embeddings [all atoms, d] and crystal_embeddings "
         "[n, d], the mean over a crystal's atoms (default embeddings.npz)",
     )
-    cli.add_data_flags(out)
+    flags.add_data_flags(out)
     return out
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    args = parser().parse_args(arguments)
-    cli.require_writable(args.output)
-    # Imported once the flags are known to be good: JAX takes seconds to start.
+def execute(args: argparse.Namespace) -> None:
+    """Do what the flags say."""
     import numpy as np
 
+    from crysgnn_jax.commands import data
     from crysgnn_jax.training.devices import Devices
-    from crysgnn_jax.training.trained import TrainedModel, per_crystal
+    from crysgnn_jax.training.predictor import TrainedModel
 
-    model = TrainedModel.load(args.model, "--model")
-    store = cli.graphs(args, cli.open_data(args.sources), cli.model_graphs(args, model))
-    embeddings = model.embeddings(store, Devices(args.devices), args.batch_size)
+    cli.require_writable(args.output)
+    model = TrainedModel.load(args.model)
+    store = data.graphs_for(args, model)
+    found = model.embed_store(store, Devices(args.devices), args.batch_size)
     with cli.output(args.output, "wb") as file:
         np.savez_compressed(
             file,
-            ids=store.ids,
-            n_atoms=store.n_nodes,
-            embeddings=embeddings,
-            crystal_embeddings=per_crystal(embeddings, store.n_nodes),
+            ids=found.ids,
+            n_atoms=found.n_atoms,
+            embeddings=found.atoms,
+            crystal_embeddings=found.crystals,
         )
-    print(f"{len(store)} crystals, {len(embeddings)} atoms: {args.output}")
-    cli.list_skipped(store, args.output)
+    print(f"{len(found.ids)} crystals, {len(found.atoms)} atoms: {args.output}")
+    data.list_skipped(store, args.output)

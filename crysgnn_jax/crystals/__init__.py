@@ -1,8 +1,6 @@
-"""Structure files → crystals → graph store → padded batches.
+"""Files, tables and objects → crystals.
 
-The modules in the order of the flow: ``elements`` and ``crystal``; ``source``, ``crystal_table``,
-``datasets`` and ``readers``; ``neighbour_search``, ``neighbours`` and ``symmetry``;
-``equivalence``, ``graphs`` and ``reduction``; ``store``; ``splits``; ``batches``. None of them
-imports JAX before ``batches``, so that the processes which build a store start quickly; batches are
-NumPy arrays that the training step moves to the device.
+``elements`` and ``crystal``; ``sources``, what the next stage asks of a collection; ``table``,
+``named`` and ``readers``, the collections there are. Without JAX, so that processes which read
+crystals start quickly.
 """

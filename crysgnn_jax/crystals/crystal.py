@@ -30,6 +30,9 @@ class Crystal:
     Raises:
       InvalidCrystal: no atoms, an element outside the table, arrays of other shapes, numbers
         that are not finite, an infinite label, or a cell with (nearly) no volume.
+
+    Example:
+      ``Crystal("CsCl", [55, 17], [[0, 0, 0], [0.5, 0.5, 0.5]], 4.12 * np.eye(3))``
     """
 
     id: str

@@ -21,9 +21,14 @@ class Source(Protocol):
         for an item that is not a usable crystal. Functions and items are pickled to workers.
     """
 
-    name: str
-    label_names: Sequence[str]
-    decode: Callable[[Any], Crystal]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def label_names(self) -> Sequence[str]: ...
+
+    @property
+    def decode(self) -> Callable[[Any], Crystal]: ...
 
     def __len__(self) -> int:
         """Number of items, usable or not."""
@@ -139,10 +144,11 @@ class Combined:
         self.repeated = np.concatenate(
             [_repeated(source, member_ids[: k + 1]) for k, source in enumerate(self._sources)]
         )
-        self._ids = None
-        if all(ids is not None for ids in member_ids):
+        self._ids: np.ndarray | None = None
+        known = [ids for ids in member_ids if ids is not None]
+        if len(known) == len(member_ids):
             prefixes = np.repeat([f"{name}/" for name in names], np.diff(self._offsets))
-            ids = np.concatenate(member_ids)
+            ids: np.ndarray = np.concatenate(known)
             self._ids = np.where(self.repeated, np.char.add(prefixes, ids), ids)
 
     def __len__(self) -> int:
@@ -176,16 +182,66 @@ class Combined:
         return items
 
 
+UNLABELLED = "unlabelled"
+"""Tag of the crystals of `without_labels`."""
+
+
+def decode_without_labels(item: tuple[Callable[[Any], Crystal], Any]) -> Crystal:
+    """The crystal in an item of `without_labels`.
+
+    Raises:
+      InvalidCrystal: as the source's ``decode``.
+    """
+    decode, of_source = item
+    return dataclasses.replace(decode(of_source), labels={}, tags={UNLABELLED: "yes"})
+
+
+class WithoutLabels:
+    """A source's crystals without their labels and tags, as a `Source`; see `without_labels`."""
+
+    label_names = ()
+    decode = staticmethod(decode_without_labels)
+
+    def __init__(self, source: Source):
+        self._source = source
+        self.name = f"{source.name} (unlabelled)"
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def ids(self) -> np.ndarray | None:
+        return self._source.ids()
+
+    def fingerprint(self) -> str:
+        return _digest("without labels", self._source.fingerprint())
+
+    def labelled(self, label: str) -> np.ndarray:
+        return np.zeros(len(self), dtype=bool)
+
+    def items(self, start: int, stop: int) -> list[tuple[Callable[[Any], Crystal], Any]]:
+        decode = self._source.decode
+        return [(decode, item) for item in self._source.items(start, stop)]
+
+
+def without_labels(source: Source) -> WithoutLabels:
+    """The crystals of a source alone: what a label-free method may see of them.
+
+    They carry the tag `UNLABELLED`, by which they are told from others in a store.
+    """
+    return WithoutLabels(source)
+
+
 def _repeated(source: Source, ids: Sequence[np.ndarray | None]) -> np.ndarray:
     """``[len(source)]`` bool: which items have, or may have, an id of an earlier member.
 
     ``ids`` are those of the earlier members, then of the source itself.
     """
-    *earlier, own = ids
-    if not earlier:
+    if len(ids) == 1:
         return np.zeros(len(source), dtype=bool)
-    if any(member is None for member in ids):
+    known = [member for member in ids if member is not None]
+    if len(known) < len(ids):
         return np.ones(len(source), dtype=bool)
+    *earlier, own = known
     return np.isin(own, np.concatenate(earlier))
 
 

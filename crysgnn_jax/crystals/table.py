@@ -22,7 +22,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -175,7 +175,7 @@ def write_table(path: str | os.PathLike, crystals: Iterable[Crystal]) -> None:
         if names.count(name) > 1:
             raise UserError(f"{os.fspath(path)}: {name!r} names two arrays; rename one of them")
     n_atoms = np.array([len(c.species) for c in crystals])
-    arrays = {
+    arrays: dict[str, Any] = {
         "ids": np.array([c.id for c in crystals]),
         "n_atoms": n_atoms.astype(np.min_scalar_type(n_atoms.max())),
         "numbers": np.concatenate([c.species for c in crystals]),

@@ -113,8 +113,8 @@ def build_store(
 def _plain(settings: FeaturiserSettings) -> dict[str, Any]:
     """The settings as JSON values, such that equal settings (8 and 8.0) are the same text."""
     return {
-        field.name: type(field.default)(getattr(settings, field.name))
-        for field in dataclasses.fields(settings)
+        name: type(default)(getattr(settings, name))
+        for name, default in dataclasses.asdict(FeaturiserSettings()).items()
     }
 
 
@@ -179,7 +179,7 @@ def _build(
     done = len(source) - sum(stop - start for start, stop in pending)
     if progress is not None:
         progress(done, len(source))
-    running = _run_chunks(source, settings, pending, min(workers, len(pending)))
+    running: Any = _run_chunks(source, settings, pending, min(workers, len(pending)))
     with contextlib.closing(running):
         for n_items in running:
             done += n_items
@@ -259,7 +259,9 @@ def _start_worker() -> None:
 
 def _exit_with_parent() -> None:
     """Workers of a killed parent would wait for work for ever."""
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
     os._exit(1)
 
 
@@ -274,16 +276,19 @@ def _make_chunk(
     decoded = [_decoded(decode, item) for item in items]
     usable = [crystal for crystal in decoded if isinstance(crystal, Crystal)]
     found = iter(neighbour_lists(usable, settings))
-    rows, crystals, skipped = [], [], []
-    for crystal in decoded:
+    rows: list[dict[str, Any]] = []
+    crystals: list[Crystal] = []
+    skipped: list[tuple[str, str]] = []
+    for item in decoded:
         try:
-            rows.append(_graph(_valid(crystal), _valid(next(found)), settings))
+            crystal = _valid(item)
+            rows.append(_graph(crystal, _valid(next(found)), settings))
         except InvalidCrystal as error:
             skipped.append((error.crystal_id, error.reason))
         else:
             crystals.append(crystal)
     notes = {"skipped": skipped, "tags": [dict(crystal.tags) for crystal in crystals]}
-    columns = {"notes": np.array(json.dumps(notes))}
+    columns: dict[str, Any] = {"notes": np.array(json.dumps(notes))}
     if rows:
         columns |= {
             name: np.concatenate([row[name] for row in rows])
@@ -293,11 +298,11 @@ def _make_chunk(
             name: np.stack([row[name] for row in rows])
             for name in (*CRYSTAL_COLUMNS, "n_nodes", "n_edges")
         }
+        names = ("n_nodes", "n_edges", "species", "degree", "senders", "distances")
         reduction = reduce_graphs(
-            *(columns[name] for name in ("n_nodes", "n_edges", "species", "degree")),
-            *(columns[name] for name in ("senders", "distances")),
+            **{name: columns[name] for name in names},
             # The networks that see angles are those that take bonds.
-            columns["vectors"] if settings.rule == "bonds" else None,
+            vectors=columns["vectors"] if settings.rule == "bonds" else None,
         )
         columns |= reduction._asdict()
         columns["labels"] = np.array(
@@ -327,7 +332,7 @@ def _valid(result: Any) -> Any:
 
 def _graph(
     crystal: Crystal, neighbours: Neighbours, settings: FeaturiserSettings
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
     """One crystal's share of each column.
 
     Raises:

@@ -143,7 +143,7 @@ def _first_colours(species: np.ndarray, graphs: FlatGraphs) -> np.ndarray:
 def _count(colours: np.ndarray) -> int:
     # A sort, for np.unique has to hash them.
     colours = np.sort(colours)
-    return 1 + np.count_nonzero(colours[1:] != colours[:-1])
+    return 1 + int(np.count_nonzero(colours[1:] != colours[:-1]))
 
 
 def _sums(values: np.ndarray, segments: np.ndarray, n: int) -> np.ndarray:

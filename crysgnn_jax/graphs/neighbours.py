@@ -7,7 +7,7 @@ CGCNN (Xie and Grossman 2018); or these bonds, taken both ways, as in ALIGNN (Ch
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -90,7 +90,8 @@ def neighbour_lists(
 
 def _groups(crystals: Sequence[Crystal]) -> Iterator[list[Crystal]]:
     """The crystals in their order, up to `_GROUP_ATOMS` atoms or one crystal at a time."""
-    group, n_atoms = [], 0
+    group: list[Crystal] = []
+    n_atoms = 0
     for crystal in crystals:
         if group and n_atoms + len(crystal.species) > _GROUP_ATOMS:
             yield group
@@ -107,8 +108,8 @@ def _search(
     """`neighbour_lists` of a few crystals: radii grow until each has the neighbours it needs."""
     lattices = np.stack([crystal.lattice for crystal in crystals])
     longest = np.linalg.norm(lattices, axis=2).max(axis=1)
-    found: list[Neighbours | InvalidCrystal | None] = [None] * len(crystals)
-    for k in np.flatnonzero(longest > MAX_LATTICE_VECTOR):
+    found: list[Any] = [None] * len(crystals)
+    for k in np.flatnonzero(longest > MAX_LATTICE_VECTOR).tolist():
         reason = f"a lattice vector is {longest[k]:.4g} Å long; check that its unit is Å"
         found[k] = InvalidCrystal(crystals[k].id, reason)
     pending = np.flatnonzero(longest <= MAX_LATTICE_VECTOR)
@@ -118,7 +119,7 @@ def _search(
     if settings.rule == "bonds":
         cutoff = math.inf
     while len(pending):
-        some = [crystals[k] for k in pending]
+        some = [crystals[k] for k in pending.tolist()]
         pairs = pairs_within(some, radii)
         starts = np.append(0, np.cumsum(n_atoms[pending]))
         reach = _reach(pairs, starts[-1], settings)

@@ -1,11 +1,13 @@
-"""The two ways in which a store has its graphs: whole, and reduced by symmetry.
+"""Crystal graphs as ragged columns: many crystals, one after the other.
 
-Both are ragged columns of the same meaning, so that batches are made of either in the same way.
+A graph may be *reduced* (`reduction`): a node then stands for all equivalent atoms, and an edge for
+all equal edges of one such atom. A whole graph is the reduction by the identity, in which each
+stands for itself, so that batches are made of either in the same way.
 """
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -60,8 +62,12 @@ class Graphs:
       species: ``[N]``, atomic numbers.
       degree: ``[N]``, edges that each node receives; edges are sorted by receiver.
       senders: ``[E]``, counted within the crystal.
+      node_counts: ``[N]``, atoms that each node stands for.
+      edge_counts: ``[E]``, edges of one atom that each edge stands for.
       edges: name → ``[E, …]``, features of the edges.
-      lists: what else a batch may carry, by the name that its budget has for it; see `Batcher`.
+      atom_offsets: ``[n + 1]``: the atoms of crystal k are ``atom_offsets[k:k + 2]``.
+      site: ``[all atoms]``, the node that stands for each, counted within the crystal.
+      lists: name → what gives the list of that name, see `list`.
     """
 
     node_offsets: np.ndarray
@@ -69,8 +75,12 @@ class Graphs:
     species: np.ndarray
     degree: np.ndarray
     senders: np.ndarray
+    node_counts: np.ndarray
+    edge_counts: np.ndarray
     edges: Mapping[str, np.ndarray]
-    lists: Mapping[str, Ragged] = dataclasses.field(default_factory=dict, kw_only=True)
+    atom_offsets: np.ndarray
+    site: np.ndarray
+    lists: Mapping[str, Callable[[], Ragged]]
 
     @functools.cached_property
     def n_nodes(self) -> np.ndarray:
@@ -82,48 +92,27 @@ class Graphs:
         """``[n]`` int64, edges of each crystal."""
         return np.diff(self.edge_offsets)
 
-    def node_columns(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Further features of the nodes ``rows`` that a network has to know of."""
+    @functools.cached_property
+    def _listed(self) -> dict[str, Ragged]:
         return {}
 
-    def edge_columns(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Likewise of the edges."""
-        return {}
+    def list(self, name: str) -> Ragged:
+        """What else a batch may carry: ``pairs`` of nodes, or ``triplets`` of edges.
+
+        ``pairs``: ``receivers`` and ``senders``, nodes; ``n_edges`` int32, edges from second to
+        first atom, 1 … `reduction.N_CONNECTIONS`; ``count``, ordered pairs of atoms of this kind.
+        Pairs without an edge are left out. ``triplets``: ``senders`` and ``receivers``, edges of
+        which the second leaves the atom that the first arrives at, receivers ascending;
+        ``cosines`` of the angle between them, 1 for going back; ``count``, equal triplets of one
+        edge of the second.
+        """
+        if name not in self._listed:
+            self._listed[name] = self.lists[name]()
+        return self._listed[name]
 
     def of_nodes(self, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Values of the atoms of the crystals ``rows``, ``[n_atom, d]``, as values of their nodes,
         ``[n_node, d]``: the mean over the atoms that each stands for."""
-        return values
-
-    def nodes_of_atoms(self, rows: np.ndarray) -> np.ndarray:
-        """The node that stands for each atom of the crystals ``rows``, both counted over the nodes
-        and atoms of these crystals alone."""
-        return np.arange(int(self.n_nodes[rows].sum()))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ReducedGraphs(Graphs):
-    """Graphs with one node for all equivalent atoms; see `reduction`.
-
-    Attributes:
-      atom_offsets: ``[n + 1]``: the atoms of crystal k are ``atom_offsets[k:k + 2]``.
-      site: ``[all atoms]``, the node that stands for each, counted within the crystal.
-      multiplicity: ``[N]``, atoms that each node stands for.
-      edge_multiplicity: ``[E]``, edges of one atom that each edge stands for.
-    """
-
-    atom_offsets: np.ndarray
-    site: np.ndarray
-    multiplicity: np.ndarray
-    edge_multiplicity: np.ndarray
-
-    def node_columns(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        return {"multiplicity": self.multiplicity[rows].astype(np.float32)}
-
-    def edge_columns(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        return {"multiplicity": self.edge_multiplicity[rows].astype(np.float32)}
-
-    def of_nodes(self, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
         node = self.nodes_of_atoms(rows)
         order = np.argsort(node, kind="stable")
         counts = np.bincount(node)
@@ -131,6 +120,8 @@ class ReducedGraphs(Graphs):
         return np.add.reduceat(values[order], starts) / counts[:, None].astype(values.dtype)
 
     def nodes_of_atoms(self, rows: np.ndarray) -> np.ndarray:
+        """The node that stands for each atom of the crystals ``rows``, both counted over the nodes
+        and atoms of these crystals alone."""
         n_nodes = self.n_nodes[rows]
         n_atoms = self.atom_offsets[rows + 1] - self.atom_offsets[rows]
         site = self.site[ragged(self.atom_offsets[rows], n_atoms)]

@@ -90,6 +90,14 @@ class Reduction(NamedTuple):
     triplet_multiplicity: np.ndarray
 
 
+_OF_TRIPLETS = (
+    "triplet_senders",
+    "triplet_receivers",
+    "triplet_cosines",
+    "triplet_multiplicity",
+)
+
+
 def reduce_graphs(
     n_nodes: np.ndarray,
     n_edges: np.ndarray,
@@ -98,6 +106,8 @@ def reduce_graphs(
     senders: np.ndarray,
     distances: np.ndarray,
     vectors: np.ndarray | None = None,
+    *,
+    identity: bool = False,
 ) -> Reduction:
     """Reduce the graphs of n crystals, given as columns of a graph store.
 
@@ -110,6 +120,7 @@ def reduce_graphs(
       distances: ``[E]``, Å.
       vectors: ``[E, 3]``, Å, from the receiver to the image of the sender, where the network sees
         angles; None where it does not.
+      identity: merge nothing: the pairs and triplets of whole graphs.
     """
     first_atom = np.append(0, np.cumsum(n_nodes))
     first_edge = np.append(0, np.cumsum(n_edges))
@@ -125,6 +136,7 @@ def reduce_graphs(
                 species[atoms],
                 distances[edges].astype(np.float64),
                 None if vectors is None else vectors[edges].astype(np.float64),
+                identity,
             )
         )
     return Reduction(*map(np.concatenate, zip(*parts)))
@@ -161,17 +173,23 @@ def _reduce(
     species: np.ndarray,
     distances: np.ndarray,
     vectors: np.ndarray | None,
+    identity: bool,
 ) -> Reduction:
     """As `reduce_graphs`, of the graphs of n crystals."""
     distance_shells = shells(distances, graphs.edge_crystal, TOLERANCE)
-    if vectors is None:
-        colours = atom_colours(species, graphs, distance_shells)
-        edge_kind = np.zeros(len(distances), np.int64)
-    else:
+    if vectors is not None:
         first, second = _triplets(graphs, len(species))
         cosines = _cosines(vectors, first, second)
         crystal = graphs.edge_crystal[second]
         triplets = FlatTriplets(first, second, shells(1.0 + cosines, crystal, TOLERANCE))
+    if identity:
+        colours, edge_kind = np.arange(len(species)), np.arange(len(distances))
+        # The order of the edges stays, whatever the shells.
+        distance_shells = np.zeros_like(distance_shells)
+    elif vectors is None:
+        colours = atom_colours(species, graphs, distance_shells)
+        edge_kind = np.zeros(len(distances), np.int64)
+    else:
         colours, edge_colours = atom_and_edge_colours(species, graphs, distance_shells, triplets)
         edge_kind = np.unique(edge_colours, return_inverse=True)[1]
 
@@ -187,7 +205,12 @@ def _reduce(
 
     # Bonds: groups of edges.
     to_site, from_site = site[graphs.receivers], site[graphs.senders]
-    bonds = _Groups.of(to_site, distance_shells, site_in_crystal[from_site], edge_kind)
+    bonds = _Groups.of(
+        to_site,
+        distance_shells,
+        *(() if identity else (site_in_crystal[from_site],)),
+        edge_kind,
+    )
     bond_receivers = to_site[bonds.some]
     n_bonds, bond_in_crystal = _counted(site_crystal[bond_receivers], n)
 
@@ -199,8 +222,10 @@ def _reduce(
     pair_receivers = ends[0][pairs.some]
 
     if vectors is None:
-        n_triplets = np.zeros(n, np.int64)
-        of_triplets = (np.empty(0, kind) for kind in (np.int32, np.int32, np.float32, np.int32))
+        n_triplets: np.ndarray = np.zeros(n, np.int64)
+        of_triplets = tuple(
+            np.empty(0, kind) for kind in (np.int32, np.int32, np.float32, np.int32)
+        )
     else:
         bond_of_edge = bonds.number()
         ends_of_triplet = bond_of_edge[second], bond_of_edge[first]
@@ -214,22 +239,22 @@ def _reduce(
             (merged.sizes // bonds.sizes[receiving]).astype(np.int32),
         )
     return Reduction(
-        site_in_crystal[site],
-        n_sites,
-        n_bonds,
-        np.bincount(site_crystal[pair_receivers], minlength=n),
-        n_triplets,
-        species[representatives],
-        multiplicity.astype(np.int32),
-        np.bincount(bond_receivers, minlength=len(order)).astype(np.int32),
-        site_in_crystal[from_site[bonds.some]],
-        bonds.means(distances).astype(np.float32),
-        (bonds.sizes // multiplicity[bond_receivers]).astype(np.int32),
-        site_in_crystal[pair_receivers],
-        ends[1][pairs.some],
-        n_connections[pairs.some].astype(np.int32),
-        pairs.sizes.astype(np.int32),
-        *of_triplets,
+        site=site_in_crystal[site],
+        n_sites=n_sites,
+        n_bonds=n_bonds,
+        n_pairs=np.bincount(site_crystal[pair_receivers], minlength=n),
+        n_triplets=n_triplets,
+        site_species=species[representatives],
+        multiplicity=multiplicity.astype(np.int32),
+        site_degree=np.bincount(bond_receivers, minlength=len(order)).astype(np.int32),
+        bond_senders=site_in_crystal[from_site[bonds.some]],
+        bond_distances=bonds.means(distances).astype(np.float32),
+        bond_multiplicity=(bonds.sizes // multiplicity[bond_receivers]).astype(np.int32),
+        pair_receivers=site_in_crystal[pair_receivers],
+        pair_senders=ends[1][pairs.some],
+        pair_edges=n_connections[pairs.some].astype(np.int32),
+        pair_multiplicity=pairs.sizes.astype(np.int32),
+        **dict(zip(_OF_TRIPLETS, of_triplets)),
     )
 
 

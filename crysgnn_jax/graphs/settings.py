@@ -3,33 +3,49 @@
 import dataclasses
 
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.settings import setting
 
 
 @dataclasses.dataclass(frozen=True)
 class FeaturiserSettings:
-    """Settings of the crystal graph.
+    """Settings of the crystal graph. See each field's help.
 
-    Attributes:
-      n_neighbours: edges an atom receives, those tied with the last not counted; with ``bonds``
-        it receives more.
-      cutoff: Å; with ``nearest``, neighbours farther away are never edges.
-      ties: ``keep`` adds every neighbour tied with the last one, which makes the graph
-        independent of the order of the atoms; ``cut`` takes exactly ``n_neighbours``, as the
-        published codes do, and decides between tied neighbours by input order.
-      tie_tolerance: Å; two distances closer than this are tied.
-      symprec: Å; tolerance of the space-group search.
-      rule: ``nearest`` gives an atom edges from its nearest neighbours within the cutoff.
-        ``bonds`` is the rule of ALIGNN: the cutoff grows until no atom of the crystal has fewer
-        than ``n_neighbours``, ties are kept, and an edge that either of its atoms asks for leads
-        both ways, so that degrees vary.
+    With ``rule="nearest"`` an atom has edges from its nearest neighbours within the cutoff.
+    ``ties="keep"`` adds every neighbour tied with the last one, which makes the graph independent
+    of the order of the atoms; ``cut`` takes exactly ``n_neighbours``, and decides between tied
+    neighbours by input order. ``rule="bonds"`` is ALIGNN's: the cutoff grows until no atom of the
+    crystal has fewer than ``n_neighbours``, ties are kept, and an edge that either of its atoms
+    asks for leads both ways, so that degrees vary.
+
+    Raises:
+      UserError: a value is out of range, or two of them do not go together.
+
+    Example:
+      ``FeaturiserSettings(cutoff=6.0)``
     """
 
-    n_neighbours: int = 12
-    cutoff: float = 8.0
-    ties: str = "keep"
-    tie_tolerance: float = 1e-3
-    symprec: float = 0.01
-    rule: str = "nearest"
+    n_neighbours: int = setting(
+        12, "nearest neighbours that an atom is connected to", kind="positive int"
+    )
+    cutoff: float = setting(
+        8.0, "distance beyond which no atom is a neighbour", kind="positive", unit="Å"
+    )
+    ties: str = setting(
+        "keep",
+        "keep every neighbour tied with the last, or cut at exactly N by input order as the "
+        "published codes do",
+        choices=("keep", "cut"),
+    )
+    tie_tolerance: float = setting(
+        1e-3, "distances closer than this are tied", kind="not negative", unit="Å"
+    )
+    symprec: float = setting(0.01, "tolerance of the space-group search", kind="positive", unit="Å")
+    rule: str = setting(
+        "nearest",
+        "edges from each atom's nearest neighbours, or ALIGNN's bonds, in both directions and "
+        "with a cutoff that grows where there are too few (default nearest; alignn: bonds)",
+        choices=("nearest", "bonds"),
+    )
 
     def __post_init__(self):
         if self.ties not in ("keep", "cut"):

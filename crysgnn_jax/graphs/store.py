@@ -29,14 +29,15 @@ The edges of a crystal are sorted by receiver, so ``degree`` says which receiver
 import functools
 import json
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from crysgnn_jax.errors import UserError
-from crysgnn_jax.graphs.ragged import Graphs, Ragged, ReducedGraphs
+from crysgnn_jax.graphs.ragged import Graphs, Ragged
+from crysgnn_jax.graphs.reduction import reduce_graphs
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 
 FORMAT = 2
@@ -136,28 +137,42 @@ class GraphStore:
 
     @functools.cached_property
     def full(self) -> Graphs:
-        """The graphs with every atom and edge."""
-        edges = {"distances": self.distances, "vectors": self.vectors}
-        offsets = self.node_offsets, self.edge_offsets
-        return Graphs(*offsets, self.species, self.degree, self.senders, edges)
+        """The graphs with every atom and edge: each node and edge stands for itself."""
+        one = lambda n: np.broadcast_to(np.int32(1), (int(n),))
+        return Graphs(
+            node_offsets=self.node_offsets,
+            edge_offsets=self.edge_offsets,
+            species=self.species,
+            degree=self.degree,
+            senders=self.senders,
+            node_counts=one(self.node_offsets[-1]),
+            edge_counts=one(self.edge_offsets[-1]),
+            edges={"distances": self.distances, "vectors": self.vectors},
+            atom_offsets=self.node_offsets,
+            site=np.arange(self.node_offsets[-1]) - np.repeat(self.node_offsets[:-1], self.n_nodes),
+            lists={
+                "pairs": lambda: self._full_list("pair", None),
+                "triplets": lambda: self._full_list("triplet", self.vectors),
+            },
+        )
 
     @functools.cached_property
-    def reduced(self) -> ReducedGraphs:
+    def reduced(self) -> Graphs:
         """The graphs with one node for all equivalent atoms; their edges have no vectors."""
-        return ReducedGraphs(
+        return Graphs(
             node_offsets=self.site_offsets,
             edge_offsets=self.bond_offsets,
             species=self.site_species,
             degree=self.site_degree,
             senders=self.bond_senders,
+            node_counts=self.multiplicity,
+            edge_counts=self.bond_multiplicity,
             edges={"distances": self.bond_distances},
             atom_offsets=self.node_offsets,
             site=self.site,
-            multiplicity=self.multiplicity,
-            edge_multiplicity=self.bond_multiplicity,
             lists={
-                "n_pair": self._list("pair", _PAIR_COLUMNS, of_nodes=_PAIR_COLUMNS[:2]),
-                "n_triplet": self._list("triplet", _TRIPLET_COLUMNS, of_edges=_TRIPLET_COLUMNS[:2]),
+                "pairs": lambda: _list("pair", self._load("pair_offsets"), self._load),
+                "triplets": self._reduced_triplets,
             },
         )
 
@@ -195,12 +210,35 @@ class GraphStore:
             )
         return self._load(column_file(folder, name))
 
-    def _list(self, name: str, columns: Sequence[str], **numbers_of: Sequence[str]) -> Ragged:
-        loaded = {column: self._load(column) for column in columns}
-        return Ragged(self._load(f"{name}_offsets"), loaded, **numbers_of)
+    def _full_list(self, kind: str, vectors: np.ndarray | None) -> Ragged:
+        """Of the whole graphs, which a store does not keep: some 100 bytes a triplet of memory."""
+        found = reduce_graphs(
+            *(self.n_nodes, self.n_edges, self.species, self.degree),
+            *(self.senders, self.distances, vectors),
+            identity=True,
+        )._asdict()
+        offsets = np.append(0, np.cumsum(found[f"n_{kind}s"]))
+        return _list(kind, offsets, found.__getitem__)
+
+    def _reduced_triplets(self) -> Ragged:
+        if self.settings.rule != "bonds":
+            raise UserError(
+                f"`rule` {self.settings.rule}: reduced graphs keep angles between bonds alone; "
+                "leave it out, or take bonds"
+            )
+        return _list("triplet", self._load("triplet_offsets"), self._load)
 
     def _load(self, name: str) -> np.ndarray:
         return np.load(self.path / f"{name}.npy", mmap_mode="r")
+
+
+def _list(kind: str, offsets: np.ndarray, column: Callable[[str], np.ndarray]) -> Ragged:
+    """The pairs or triplets of graphs, under the names of `ragged.Graphs.list`."""
+    ends = {name: column(f"{kind}_{name}") for name in ("receivers", "senders")}
+    own = ("n_edges", "pair_edges") if kind == "pair" else ("cosines", "triplet_cosines")
+    columns = {**ends, own[0]: column(own[1]), "count": column(f"{kind}_multiplicity")}
+    numbers = {"of_nodes" if kind == "pair" else "of_edges": tuple(ends)}
+    return Ragged(offsets, columns, **numbers)
 
 
 def open_store(path: str | Path) -> GraphStore:

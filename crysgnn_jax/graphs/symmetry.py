@@ -1,6 +1,7 @@
 """The space group of a crystal and the crystal system it belongs to."""
 
 import logging
+from typing import Any
 
 import moyopy
 import numpy as np
@@ -45,6 +46,6 @@ def space_group_number(crystal: Crystal, symprec: float) -> int:
         ) from error
 
 
-def crystal_system(space_group: int | np.ndarray) -> int | np.ndarray:
+def crystal_system(space_group: Any) -> Any:
     """Index in `CRYSTAL_SYSTEMS` of each space group 1…230; same shape, int64."""
     return np.searchsorted(_LAST_SPACE_GROUPS, space_group)

@@ -26,7 +26,7 @@ def read_alignn(state: State) -> tuple[dict[str, Any], Tree]:
     width, _ = state.shape("atom_embedding.layer.0.weight", 2)
     embedding_width, n_radial = state.shape("edge_embedding.1.layer.0.weight", 2)
     _, n_angular = state.shape("angle_embedding.1.layer.0.weight", 2)
-    settings = {
+    settings: dict[str, Any] = {
         "width": width,
         "embedding_width": embedding_width,
         "n_alignn": state.count("alignn_layers"),

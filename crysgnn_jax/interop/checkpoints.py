@@ -77,7 +77,8 @@ def _damaged(path: Path) -> UserError:
 def _allowed() -> list:
     """What an honest checkpoint may name beside tensors: parsed arguments, NumPy numbers and
     arrays."""
-    reconstruct, scalar = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]
+    reconstruct: Any = np.zeros(0).__reduce__()[0]
+    scalar: Any = np.float64(0).__reduce__()[0]
     return [
         argparse.Namespace,
         np.dtype,
@@ -101,7 +102,9 @@ def _flatten(checkpoint: Any, path: Path) -> dict[str, np.ndarray]:
         )
     inside = (checkpoint[name] for name in _STATE_DICTS if name in checkpoint)
     state = next((x for x in inside if isinstance(x, Mapping)), checkpoint)
-    arrays = {f"params/{k}": _array(v) for k, v in state.items() if hasattr(v, "detach")}
+    arrays: dict[str, Any] = {
+        f"params/{k}": _array(v) for k, v in state.items() if hasattr(v, "detach")
+    }
     if not arrays:
         raise UserError(f"{path} holds no state dict; save the state_dict of its network")
     # Networks that were trained on several GPUs are wrapped in one called "module".

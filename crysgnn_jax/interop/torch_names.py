@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from crysgnn_jax.batches.pairs import N_CONNECTION_CLASSES
 from crysgnn_jax.crystals.elements import N_FEATURES
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.graphs.symmetry import N_SPACE_GROUPS
 from crysgnn_jax.interop.alignn import read_alignn
 from crysgnn_jax.interop.state import State, Tree
 from crysgnn_jax.models.gatgnn import N_ELEMENTS
-from crysgnn_jax.models.pairs import N_CONNECTION_CLASSES
-from crysgnn_jax.models.teacher import N_SPACE_GROUPS
 
 SPACING = 0.2
 """Å between the centres of the distance basis, in all these models."""
@@ -29,14 +29,14 @@ class Converted:
     """A network from elsewhere.
 
     Attributes:
-      network: its kind, a name in `KINDS`.
+      network: its name here: a key of `registry.STUDENTS`, `registry.OTHERS` or
+        `pretraining.registry.PRETRAINED`.
       settings: attributes of the Flax module, read off the shapes.
       variables: of the module, NumPy float32.
       mean: of the targets that it was trained on, in the property's unit; None if not stored, as
         with a network that predicts the property itself or none at all.
       std: likewise.
       property: name of the property, if the arrays tell.
-      classification: whether it predicts the probability of a class.
     """
 
     network: str
@@ -45,7 +45,6 @@ class Converted:
     mean: float | None = None
     std: float | None = None
     property: str | None = None
-    classification: bool = False
 
 
 def convert(
@@ -64,20 +63,21 @@ def convert(
         shape: it names the first one.
     """
     if kind not in KINDS:
-        raise UserError(f"--from {kind}: there is {', '.join(KINDS)}")
-    state = State(arrays, f"{source} does not fit --from {kind}")
+        raise UserError(f"`kind` {kind}: there is {', '.join(KINDS)}")
+    state = State(arrays, f"{source} does not fit `kind` {kind}")
     settings, variables = KINDS[kind](state)
     state.require_empty()
     scalar = lambda name: np.asarray(arrays[name]).item() if name in arrays else None
     property = arrays.get("args/target_column")
+    # CGCNN's two networks differ in the number of outputs alone.
+    is_classifier = kind == "cgcnn" and variables["params"]["output"]["bias"].shape == (2,)
     return Converted(
-        kind,
+        "cgcnn-classifier" if is_classifier else kind,
         settings,
         variables,
         scalar("normalizer/mean"),
         scalar("normalizer/std"),
         None if property is None else str(property),
-        settings.get("classification", False),
     )
 
 
@@ -94,7 +94,8 @@ def _convolution(state: State, prefix: str, width: int, n_basis: int) -> tuple[T
     weight = state.take(f"{prefix}.fc_full.weight", 2 * width, 2 * width + n_basis)
     bias = state.take(f"{prefix}.fc_full.bias", 2 * width)
     norm, norm_stats = state.norm(f"{prefix}.bn1", 2 * width)
-    params, stats = {}, {}
+    params: Tree = {}
+    stats: Tree = {}
     for name, half in {"gate": slice(0, width), "core": slice(width, None)}.items():
         params[f"{name}_kernel"] = weight[half].T
         params[f"{name}_bias"] = bias[half]
@@ -109,7 +110,7 @@ def _encoder(state: State, *, use_bias: bool) -> tuple[dict[str, Any], Tree, Tre
     width, _ = state.shape("embedding.weight", 2)
     _, fan_in = state.shape("convs.0.fc_full.weight", 2)
     n_basis = max(fan_in - 2 * width, 1)
-    settings = {
+    settings: dict[str, Any] = {
         "width": width,
         "n_convolutions": state.count("convs"),
         "cutoff": _cutoff(n_basis),
@@ -136,14 +137,9 @@ def _property_head(state: State, width: int, n_outputs: int) -> tuple[dict[str, 
 def _cgcnn(state: State) -> tuple[dict[str, Any], Tree]:
     use_bias = "embedding.bias" in state
     settings, encoder, stats = _encoder(state, use_bias=use_bias)
-    classification = state.shape("fc_out.weight", 2)[0] == 2
-    head_settings, head = _property_head(state, settings["width"], 1 + classification)
-    settings = {
-        **settings,
-        **head_settings,
-        "embedding_bias": use_bias,
-        "classification": classification,
-    }
+    n_outputs = 2 if state.shape("fc_out.weight", 2)[0] == 2 else 1
+    head_settings, head = _property_head(state, settings["width"], n_outputs)
+    settings = {**settings, **head_settings, "embedding_bias": use_bias}
     return settings, {"params": {"encoder": encoder, **head}, "batch_stats": {"encoder": stats}}
 
 
@@ -180,7 +176,7 @@ def _gatgnn(state: State) -> tuple[dict[str, Any], Tree]:
     _, n_basis = state.shape("embed_e.weight", 2)
     _, n_heads, _ = state.shape("node_att.0.att", 3)
     hidden_width, _ = state.shape("comp_atten.node_layer1.weight", 2)
-    settings = {
+    settings: dict[str, Any] = {
         "width": width,
         "n_layers": state.count("node_att"),
         "n_heads": n_heads,
@@ -222,4 +218,4 @@ KINDS: dict[str, Callable[[State], tuple[dict[str, Any], Tree]]] = {
     "gatgnn": _gatgnn,
     "alignn": read_alignn,
 }
-"""Name for ``--from`` → how its arrays are read: (settings of the module, variables)."""
+"""Name for ``kind`` → how its arrays are read: (settings of the module, variables)."""

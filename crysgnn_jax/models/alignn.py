@@ -12,12 +12,11 @@ import jraph
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
-from crysgnn_jax.errors import UserError
-from crysgnn_jax.graphs.store import GraphStore
-from crysgnn_jax.models.graph import mean_pool, multiplicities
-from crysgnn_jax.models.layers import MaskedBatchNorm, atom_features, dense
-from crysgnn_jax.models.line_graph import line_graph, triplet_cosines
-from crysgnn_jax.models.protocol import Prediction, Student
+from crysgnn_jax.batches.needs import Needs
+from crysgnn_jax.batches.views import Batch, Links, Rows
+from crysgnn_jax.models.layers import atom_features, dense
+from crysgnn_jax.models.network import Network, Prediction, Recipe
+from crysgnn_jax.models.norms import BatchNorm
 
 
 def radial_basis(values: jax.Array, start: float, stop: float, n: int) -> jax.Array:
@@ -31,16 +30,21 @@ def radial_basis(values: jax.Array, start: float, stop: float, n: int) -> jax.Ar
 
 
 class NormedLayer(nn.Module):
-    """Linear layer, batch norm, SiLU."""
+    """Linear layer, batch norm, SiLU.
+
+    Attributes:
+      width: of the result.
+      train: use the batch's statistics, and update the running ones.
+    """
 
     width: int
-    axis_name: str | None = None
+    train: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array, weights: jax.Array, train: bool) -> jax.Array:
-        """``[n, d]`` and the rows that each stands for ``[n]``, 0 for padding → ``[n, width]``."""
+    def __call__(self, x: jax.Array, rows: Rows) -> jax.Array:
+        """``[n, d]`` → ``[n, width]``."""
         x = dense(self.width, x.shape[-1], name="linear")(x)
-        return nn.silu(MaskedBatchNorm(self.axis_name, name="norm")(x, weights, train))
+        return nn.silu(BatchNorm(name="norm")(x, rows, self.train))
 
 
 class EdgeGatedConvolution(nn.Module):
@@ -51,57 +55,44 @@ class EdgeGatedConvolution(nn.Module):
     depends on a node is multiplied once a node and not once an edge.
 
     Attributes:
-      axis_name: device axis for batch statistics.
+      train: use the batch's statistics, and update the running ones.
       keep_edges: False for the last convolution, whose edges nobody reads: they are returned as
         they came, while the statistics of m go on being taken, as in the original.
     """
 
-    axis_name: str | None = None
+    train: bool
     keep_edges: bool = True
 
     @nn.compact
     def __call__(
-        self,
-        nodes: jax.Array,
-        edges: jax.Array,
-        senders: jax.Array,
-        receivers: jax.Array,
-        node_weights: jax.Array,
-        multiplicity: jax.Array,
-        train: bool,
+        self, nodes: jax.Array, edges: jax.Array, links: Links
     ) -> tuple[jax.Array, jax.Array]:
-        """One round of messages.
+        """One round of messages, on a crystal graph or a line graph.
 
         Args:
           nodes: ``[n_node, d]``
           edges: ``[n_edge, d]``
-          senders: ``[n_edge]``
-          receivers: ``[n_edge]``, in ascending order.
-          node_weights: ``[n_node]``, nodes that each stands for; 0 for padding.
-          multiplicity: ``[n_edge]``, edges of one such node that each stands for; those of 0 send
-            nothing, wherever they lead.
-          train: use the batch's statistics, and update the running ones.
+          links: the graph's edges.
 
         Returns:
           nodes ``[n_node, d]`` and edges ``[n_edge, d]``.
         """
-        n_node, width = nodes.shape
+        width = nodes.shape[1]
         linear = lambda name, x: dense(width, width, name=name)(x)
-        norm = lambda name: MaskedBatchNorm(self.axis_name, name=name)
-        gates = linear("sender_gate", nodes)[senders] + linear("receiver_gate", nodes)[receivers]
+        norm = lambda name, x, rows: BatchNorm(name=name)(x, rows, self.train)
+        of_senders, of_receivers = linear("sender_gate", nodes), linear("receiver_gate", nodes)
+        gates = of_senders[links.senders] + of_receivers[links.receivers]
         gates = checkpoint_name(gates + linear("edge_gate", edges), "gates")
-        opening = nn.sigmoid(gates) * multiplicity[:, None]
-        messages = opening * linear("message", nodes)[senders]
-        total = lambda x: jax.ops.segment_sum(x, receivers, n_node, indices_are_sorted=True)
+        opening = nn.sigmoid(gates)
+        messages = opening * linear("message", nodes)[links.senders]
         # 1e-6 as in the original: a receiver without edges divides by it.
-        average = total(messages) / (total(opening) + 1e-6)
-        update = norm("node_norm")(linear("update", nodes) + average, node_weights, train)
-        nodes = (nodes + nn.silu(update)) * (node_weights > 0)[:, None]
-        edge_weights = multiplicity * node_weights[receivers]
+        average = links.sum(messages) / (links.sum(opening) + 1e-6)
+        update = norm("node_norm", linear("update", nodes) + average, links.ends)
+        nodes = links.ends.blank(nodes + nn.silu(update))
         if self.keep_edges:
-            edges = edges + nn.silu(norm("edge_norm")(gates, edge_weights, train))
+            edges = edges + nn.silu(norm("edge_norm", gates, links.rows))
         else:
-            norm("edge_norm")(jax.lax.stop_gradient(gates), edge_weights, train)
+            norm("edge_norm", jax.lax.stop_gradient(gates), links.rows)
         return nodes, edges
 
 
@@ -116,12 +107,9 @@ class ALIGNN(nn.Module):
       n_radial: functions on which a bond length is laid out, from 0 to the cutoff.
       n_angular: functions on which the cosine of an angle is laid out.
       cutoff: Å, of the graphs.
-      n_triplet: static number of triplets of a batch: its budget's, see `extra_sizes`. A batch of
-        full graphs with more is predicted as NaN.
       remat: keep of each convolution its input and m for the backward pass and compute the rest
         again, which is cheap: a quarter of the memory, on accelerators. (On CPUs XLA finds the two
         computations equal and keeps the first.)
-      axis_name: device axis for batch statistics.
     """
 
     width: int = 256
@@ -131,83 +119,44 @@ class ALIGNN(nn.Module):
     n_radial: int = 80
     n_angular: int = 40
     cutoff: float = 8.0
-    n_triplet: int = 0
     remat: bool = True
-    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, graph: jraph.GraphsTuple, train: bool) -> Prediction:
-        """Predict one property for each crystal of a padded batch.
-
-        ``graph.edges`` holds ``distances`` ``[n_edge]`` and, unless the graphs are reduced,
-        ``vectors`` ``[n_edge, 3]``, Å.
-        """
-        atom_weights, multiplicity = multiplicities(graph)
-        bond_weights = multiplicity * atom_weights[graph.receivers]
-        line = line_graph(graph, self.n_triplet)
+        """Predict one property for each crystal of a padded batch, which carries triplets."""
+        batch = Batch(graph)
+        atoms, bonds, angles = batch.atoms, batch.edges, batch.triplets
         convolution, layer = EdgeGatedConvolution, NormedLayer
         if self.remat:
             policy = jax.checkpoint_policies.save_only_these_names("gates")
-            convolution = nn.remat(convolution, static_argnums=(7,), policy=policy)
-            layer = nn.remat(layer, static_argnums=(3,))
+            convolution, layer = nn.remat(convolution, policy=policy), nn.remat(layer)
 
-        def embed(name: str, x: jax.Array, weights: jax.Array) -> jax.Array:
+        def embed(name: str, x: jax.Array, rows: Rows) -> jax.Array:
             for depth, width in enumerate((self.embedding_width, self.width)):
-                x = layer(width, self.axis_name, name=f"{name}_{depth}")(x, weights, train)
+                x = layer(width, train, name=f"{name}_{depth}")(x, rows)
             return x
 
-        features = atom_features(graph.nodes["species"])
-        nodes = layer(self.width, self.axis_name, name="atom_embedding")(
-            features, atom_weights, train
-        )
-        lengths = radial_basis(graph.edges["distances"], 0.0, self.cutoff, self.n_radial)
-        edges = embed("edge_embedding", lengths, bond_weights)
-        angles = embed(
-            "angle_embedding",
-            radial_basis(triplet_cosines(graph, line), -1.0, 1.0, self.n_angular),
-            line.multiplicity * bond_weights[line.receivers],
-        )
+        features = atom_features(batch.species)
+        of_atoms = layer(self.width, train, name="atom_embedding")(features, atoms)
+        lengths = radial_basis(batch.distances, 0.0, self.cutoff, self.n_radial)
+        of_bonds = embed("edge_embedding", lengths, bonds.rows)
+        cosines = radial_basis(batch.cosines, -1.0, 1.0, self.n_angular)
+        of_angles = embed("angle_embedding", cosines, angles.rows)
 
-        on_crystal = (graph.senders, graph.receivers, atom_weights, multiplicity, train)
-        on_line = (line.senders, line.receivers, bond_weights, line.multiplicity, train)
         n_layers = self.n_alignn + self.n_gcn
         for k in range(n_layers):
-            nodes, edges = convolution(self.axis_name, k < n_layers - 1, name=f"crystal_{k}")(
-                nodes, edges, *on_crystal
-            )
+            on_crystal = convolution(train, k < n_layers - 1, name=f"crystal_{k}")
+            of_atoms, of_bonds = on_crystal(of_atoms, of_bonds, bonds)
             if k < self.n_alignn:
-                edges, angles = convolution(
-                    self.axis_name, k < self.n_alignn - 1, name=f"line_{k}"
-                )(edges, angles, *on_line)
-        crystals = mean_pool(nodes, graph)
+                on_line = convolution(train, k < self.n_alignn - 1, name=f"line_{k}")
+                of_bonds, of_angles = on_line(of_bonds, of_angles, angles)
+        crystals = batch.mean_of_atoms(of_atoms)
         prediction = dense(1, self.width, name="output")(crystals)[:, 0]
-        # A quietly wrong number would be worse.
-        complete = line.total <= self.n_triplet
-        return Prediction(jnp.where(complete, prediction, jnp.nan), nodes)
+        return Prediction(prediction, of_atoms)
 
 
-def extra_sizes(store: GraphStore) -> dict[str, np.ndarray]:
-    """What ALIGNN lays out besides atoms and edges of reduced graphs.
-
-    Raises:
-      UserError: the graphs are not of bonds, of which alone angles are kept.
-    """
-    if store.settings.rule != "bonds":
-        raise UserError(
-            f"ALIGNN sees angles between bonds; graphs of --rule {store.settings.rule} have none: "
-            "leave the flag out, or give --rule bonds"
-        )
-    return {"n_triplet": store.reduced.lists["n_triplet"].lengths}
-
-
-STUDENT = Student(
+NETWORK = Network(
     ALIGNN,
-    loss="mse",
-    learning_rate=0.001,
-    batch_size=16,
-    weight_decay=1e-5,
-    graphs={"rule": "bonds"},
-    reduced=True,
-    extra_sizes=extra_sizes,
-    not_settings=("n_triplet",),
+    Needs(lists=("triplets",), reduced=True, graphs={"rule": "bonds"}),
+    Recipe(learning_rate=0.001, batch_size=16, weight_decay=1e-5),
 )

@@ -5,57 +5,40 @@ import jax.numpy as jnp
 import jraph
 import numpy as np
 
+from crysgnn_jax.batches.needs import Needs
+from crysgnn_jax.batches.views import Batch
 from crysgnn_jax.crystals.elements import N_FEATURES, PROPERTY_BINS
-from crysgnn_jax.models.encoder import CrystalEncoder
-from crysgnn_jax.models.heads import property_head
+from crysgnn_jax.models.cgcnn import CGCNN
 from crysgnn_jax.models.layers import atom_features
-from crysgnn_jax.models.protocol import Prediction, Student
+from crysgnn_jax.models.network import Network, Prediction
 
 
-class CrysXPP(nn.Module):
+class CrysXPP(CGCNN):
     """80,925 parameters with the defaults, as released.
 
     The element features are multiplied by a learned weight each, the parameter ``selector``
     ``[92]``, which an L1 penalty makes sparse: what is left of it tells which features a
     prediction rests on (`element_property_weights`). Otherwise CGCNN, whose convolutions are
-    meant to start from those of a pre-trained `CrysAE`: they have the same names and shapes.
+    meant to start from those of the pre-trained auto-encoder ``crysae``: they have the same names
+    and shapes.
 
     Attributes:
-      width: length of an atom's vector.
-      n_convolutions: rounds of messages.
-      head_width: width of the hidden layers after pooling.
-      n_hidden: number of those layers.
       selector_l1: weight of the mean absolute selector in the loss. 0.01 is the published value;
         the released script leaves the term out, which is 0 here.
-      cutoff: Å, of the graphs; last centre of the distance basis.
-      axis_name: device axis for batch statistics.
     """
 
-    width: int = 64
-    n_convolutions: int = 3
-    head_width: int = 128
-    n_hidden: int = 1
     selector_l1: float = 0.01
-    cutoff: float = 8.0
-    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, graph: jraph.GraphsTuple, train: bool) -> Prediction:
         """Predict one property for each crystal of a padded batch."""
+        batch = Batch(graph)
         selector = self.param("selector", nn.initializers.ones, (N_FEATURES,))
-        encoder = CrystalEncoder(
-            self.width,
-            self.n_convolutions,
-            cutoff=self.cutoff,
-            axis_name=self.axis_name,
-            name="encoder",
-        )
-        atoms = encoder(graph, train, atom_features(graph.nodes["species"]) * selector)
-        outputs = property_head(atoms, graph, width=self.head_width, n_hidden=self.n_hidden)
+        atoms = self.encode(batch, train, atom_features(batch.species) * selector)
         penalty = None
         if self.selector_l1:
             penalty = self.selector_l1 * jnp.mean(jnp.abs(selector))
-        return Prediction(outputs[:, 0], atoms, penalty)
+        return Prediction(self.outputs(atoms, batch)[:, 0], atoms, penalty)
 
 
 def element_property_weights(selector: np.ndarray) -> list[tuple[str, float]]:
@@ -73,9 +56,9 @@ def element_property_weights(selector: np.ndarray) -> list[tuple[str, float]]:
     return sorted(weights, key=lambda pair: -pair[1])
 
 
-STUDENT = Student(
+NETWORK = Network(
     CrysXPP,
+    Needs(reduced=True),
     starts_from="crysae",
-    reduced=True,
     explanation=lambda params: element_property_weights(params["selector"]),
 )

@@ -2,15 +2,10 @@
 
 import flax.linen as nn
 import jax
-import jraph
 
-from crysgnn_jax.models.layers import (
-    Edges,
-    GatedConvolution,
-    atom_features,
-    dense,
-    gaussian_basis,
-)
+from crysgnn_jax.batches.views import Batch
+from crysgnn_jax.models.layers import GatedConvolution, atom_features, dense, gaussian_basis
+from crysgnn_jax.models.norms import EdgeTerms
 
 
 class CrystalEncoder(nn.Module):
@@ -21,23 +16,19 @@ class CrystalEncoder(nn.Module):
       n_convolutions: rounds of messages.
       use_bias: whether the linear layer has a bias (CGCNN: yes, the teacher: no).
       cutoff: Å, last centre of the distance basis.
-      axis_name: device axis for batch statistics.
     """
 
     width: int = 64
     n_convolutions: int = 3
     use_bias: bool = True
     cutoff: float = 8.0
-    axis_name: str | None = None
 
     @nn.compact
-    def __call__(
-        self, graph: jraph.GraphsTuple, train: bool, features: jax.Array | None = None
-    ) -> jax.Array:
+    def __call__(self, batch: Batch, train: bool, features: jax.Array | None = None) -> jax.Array:
         """Atom vectors of a batch.
 
         Args:
-          graph: with ``nodes["species"]`` ``[n_node]`` and ``edges["distances"]`` ``[n_edge]``, Å.
+          batch: with species and distances.
           train: use and update batch statistics.
           features: ``[n_node, f]``, instead of the 92 element features.
 
@@ -45,17 +36,12 @@ class CrystalEncoder(nn.Module):
           ``[n_node, width]``
         """
         if features is None:
-            features = atom_features(graph.nodes["species"])
+            features = atom_features(batch.species)
         nodes = dense(self.width, features.shape[-1], use_bias=self.use_bias, name="embedding")(
             features
         )
-        basis = gaussian_basis(graph.edges["distances"], stop=self.cutoff)
-        edges = Edges.of(basis, graph)
-        if train:
-            # There are no devices to sum over while parameters are being made.
-            edges = edges.with_moments(None if self.is_initializing() else self.axis_name)
+        basis = gaussian_basis(batch.distances, stop=self.cutoff)
+        edges = EdgeTerms.of(batch.edges, basis, train)
         for layer in range(self.n_convolutions):
-            nodes = GatedConvolution(self.axis_name, name=f"convolution_{layer}")(
-                nodes, edges, train
-            )
+            nodes = GatedConvolution(name=f"convolution_{layer}")(nodes, edges, train)
         return nodes

@@ -1,58 +1,32 @@
 """GATGNN: global attention graph neural network (Louis et al. 2020)."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import jraph
 
-from crysgnn_jax.models.graph import multiplicities, node_graph_ids
+from crysgnn_jax.batches.needs import Needs
+from crysgnn_jax.batches.views import Batch, Links
 from crysgnn_jax.models.layers import (
-    MaskedBatchNorm,
     atom_features,
     dense,
     gaussian_basis,
     softplus,
     torch_uniform,
 )
-from crysgnn_jax.models.protocol import Prediction, Student
+from crysgnn_jax.models.network import Network, Prediction, Recipe
+from crysgnn_jax.models.norms import BatchNorm
 
 N_ELEMENTS = 103
 """Elements of a composition, H … Lr."""
 
 
-def segment_softmax(
-    scores: jax.Array, segments: jax.Array, n_segment: int, counts: jax.Array | None = None
-) -> jax.Array:
-    """Softmax over the rows of each segment, column by column, without overflow.
-
-    Args:
-      scores: ``[n, d]``
-      segments: ``[n]``, the segment of each row, in ascending order.
-      n_segment: how many segments there are; they may be empty.
-      counts: ``[n]``, rows that each row stands for; 0.0 for rows whose weight is to be 0 exactly.
-
-    Returns:
-      ``[n, d]``, of each row the sum over those that it stands for.
-    """
-    if counts is not None:
-        # Finite: in a segment of masked rows alone, ∞ − ∞ would arise.
-        scores = jnp.where(counts[:, None] > 0, scores, -1e9)
-    highest = jax.lax.stop_gradient(
-        jax.ops.segment_max(scores, segments, n_segment, indices_are_sorted=True)
-    )
-    weights = jnp.exp(scores - highest[segments])
-    if counts is not None:
-        weights = weights * counts[:, None]
-    total = jax.ops.segment_sum(weights, segments, n_segment, indices_are_sorted=True)
-    # A segment of masked rows alone divides 0 by this and not by 0.
-    return weights / (total + 1e-16)[segments]
-
-
-def composition(graph: jraph.GraphsTuple) -> jax.Array:
+def composition(batch: Batch) -> jax.Array:
     """``[n_graph, 103]``: the fraction of each element, H … Lr, among the atoms of a crystal."""
-    counts = jnp.zeros((len(graph.n_node), 1 + N_ELEMENTS))
-    atoms = multiplicities(graph).nodes
-    counts = counts.at[node_graph_ids(graph), graph.nodes["species"]].add(atoms)
+    counts = jnp.zeros((len(batch.crystals.weights), 1 + N_ELEMENTS))
+    counts = counts.at[batch.crystal_of_node, batch.species].add(batch.atoms.weights)
     # Column 0 is that of padding atoms.
     return counts[:, 1:] / jnp.maximum(jnp.sum(counts, axis=1, keepdims=True), 1.0)
 
@@ -66,57 +40,43 @@ class AugmentedAttention(nn.Module):
 
     Attributes:
       n_heads: heads, each as wide as an atom's vector.
-      axis_name: device axis for batch statistics.
     """
 
     n_heads: int
-    axis_name: str | None = None
 
     @nn.compact
-    def __call__(
-        self,
-        nodes: jax.Array,
-        edges: jax.Array,
-        senders: jax.Array,
-        receivers: jax.Array,
-        multiplicity: jax.Array,
-        weights: jax.Array,
-        train: bool,
-    ) -> jax.Array:
+    def __call__(self, nodes: jax.Array, edges: jax.Array, links: Links, train: bool) -> jax.Array:
         """One round of messages.
 
         Args:
           nodes: ``[n_node, d]``
           edges: ``[n_edge, e]``
-          senders: ``[n_edge]``, neighbour j of each edge.
-          receivers: ``[n_edge]``, centre i of each edge, in ascending order.
-          multiplicity: ``[n_edge]``, edges of one atom that each stands for; 0 for padding.
-          weights: ``[n_edge]``, edges of all atoms that each stands for.
+          links: from neighbour j to centre i.
           train: use the batch's statistics, and update the running ones.
 
         Returns:
           ``[n_node, d]``; the bias alone for atoms without neighbours.
         """
-        (n_node, width), n_heads = nodes.shape, self.n_heads
+        width, n_heads = nodes.shape[1], self.n_heads
         glorot = nn.initializers.glorot_uniform()
         kernel = self.param("kernel", glorot, (width + edges.shape[-1], n_heads * width))
         attention = self.param("attention", glorot, (n_heads, 2 * width))
         bias = self.param("bias", nn.initializers.zeros, (width,))
-        scores, neighbours = [], []
+        of_heads, neighbours = [], []
         # One head at a time, as slicing one wide tensor costs a copy in the backward pass; W in
         # two parts: atoms are multiplied once an atom, bonds once for both of their ends.
         for weight, attend in zip(jnp.split(kernel, n_heads, axis=1), attention):
             of_atoms, of_bonds = nodes @ weight[:width], edges @ weight[width:]
-            centre = softplus(of_atoms[receivers] + of_bonds)
-            neighbour = softplus(of_atoms[senders] + of_bonds)
-            scores.append(centre @ attend[:width] + neighbour @ attend[width:])
+            centre = softplus(of_atoms[links.receivers] + of_bonds)
+            neighbour = softplus(of_atoms[links.senders] + of_bonds)
+            of_heads.append(centre @ attend[:width] + neighbour @ attend[width:])
             neighbours.append(neighbour)
-        norm = MaskedBatchNorm(self.axis_name, name="score_norm")
-        scores = softplus(norm(softplus(jnp.stack(scores, axis=1)), weights, train))
-        shares = segment_softmax(scores, receivers, n_node, multiplicity) / n_heads
+        norm = BatchNorm(name="score_norm")
+        scores = softplus(norm(softplus(jnp.stack(of_heads, axis=1)), links.rows, train))
+        shares = links.softmax(scores) / n_heads
         # The mean over heads before the sum over bonds: fewer numbers to add up.
-        messages = sum(shares[:, head, None] * x for head, x in enumerate(neighbours))
-        return jax.ops.segment_sum(messages, receivers, n_node, indices_are_sorted=True) + bias
+        messages = [shares[:, head, None] * x for head, x in enumerate(neighbours)]
+        return links.sum(functools.reduce(jnp.add, messages)) + bias
 
 
 class CompositionAttention(nn.Module):
@@ -131,18 +91,16 @@ class CompositionAttention(nn.Module):
     hidden_width: int = 32
 
     @nn.compact
-    def __call__(self, nodes: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
-        """``[n_node, d]`` → ``[n_node, 1]``, adding up to 1 over a crystal: of each node, the sum
-        over the atoms that it stands for."""
+    def __call__(self, nodes: jax.Array, batch: Batch) -> jax.Array:
+        """``[n_node, d]`` → ``[n_node, 1]``, adding up to 1 over the atoms of a crystal."""
         width = nodes.shape[-1]
         fan_in = width + N_ELEMENTS
         kernel = self.param("kernel", torch_uniform(fan_in), (fan_in, self.hidden_width))
         bias = self.param("bias", torch_uniform(fan_in), (self.hidden_width,))
-        crystal = node_graph_ids(graph)
-        of_crystals = composition(graph) @ kernel[width:]
-        hidden = softplus(nodes @ kernel[:width] + of_crystals[crystal] + bias)
-        scores = dense(1, self.hidden_width, name="output")(hidden)
-        return segment_softmax(scores, crystal, len(graph.n_node), multiplicities(graph).nodes)
+        of_crystals = composition(batch) @ kernel[width:]
+        hidden = nodes @ kernel[:width] + of_crystals[batch.crystal_of_node] + bias
+        scores = dense(1, self.hidden_width, name="output")(softplus(hidden))
+        return batch.members.softmax(scores)
 
 
 class GATGNN(nn.Module):
@@ -160,7 +118,6 @@ class GATGNN(nn.Module):
       n_heads: attention heads a round.
       attention: over the atoms of a crystal; "composition".
       cutoff: Å, of the graphs; last centre of the distance basis.
-      axis_name: device axis for batch statistics.
     """
 
     width: int = 64
@@ -168,7 +125,6 @@ class GATGNN(nn.Module):
     n_heads: int = 4
     attention: str = "composition"
     cutoff: float = 8.0
-    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, graph: jraph.GraphsTuple, train: bool) -> Prediction:
@@ -179,33 +135,26 @@ class GATGNN(nn.Module):
         """
         if self.attention != "composition":
             raise ValueError(f"attention {self.attention!r}: there is 'composition'")
-        nodes, edges = multiplicities(graph)
-        edge_weights = edges * nodes[graph.receivers]
-        features = atom_features(graph.nodes["species"])
+        batch = Batch(graph)
+        features = atom_features(batch.species)
         atoms = dense(self.width, features.shape[-1], name="embedding")(features)
-        basis = gaussian_basis(graph.edges["distances"], stop=self.cutoff)
+        basis = gaussian_basis(batch.distances, stop=self.cutoff)
         bonds = dense(self.width, basis.shape[-1], name="edge_embedding")(basis)
         bonds = jax.nn.leaky_relu(bonds, 0.2)
         for layer in range(self.n_layers):
-            atoms = AugmentedAttention(self.n_heads, self.axis_name, name=f"attention_{layer}")(
-                atoms, bonds, graph.senders, graph.receivers, edges, edge_weights, train
-            )
-            norm = MaskedBatchNorm(self.axis_name, name=f"norm_{layer}")
-            atoms = softplus(norm(atoms, nodes, train))
-        weights = CompositionAttention(name="composition_attention")(atoms, graph)
-        crystals = jax.ops.segment_sum(
-            weights * atoms, node_graph_ids(graph), len(graph.n_node), indices_are_sorted=True
-        )
+            attention = AugmentedAttention(self.n_heads, name=f"attention_{layer}")
+            atoms = attention(atoms, bonds, batch.edges, train)
+            atoms = softplus(BatchNorm(name=f"norm_{layer}")(atoms, batch.atoms, train))
+        shares = CompositionAttention(name="composition_attention")(atoms, batch)
+        crystals = batch.members.sum(shares * atoms)
         for layer in range(2):
             crystals = softplus(dense(self.width, self.width, name=f"hidden_{layer}")(crystals))
         prediction = dense(1, self.width, name="output")(crystals)[:, 0]
         return Prediction(prediction, atoms)
 
 
-STUDENT = Student(
+NETWORK = Network(
     GATGNN,
-    loss="smooth_l1",
-    learning_rate=0.005,
-    weight_decay=0.1,
-    reduced=True,
+    Needs(reduced=True),
+    Recipe(loss="smooth_l1", learning_rate=0.005, weight_decay=0.1),
 )

@@ -1,17 +1,14 @@
 """The layers that the crystal graph networks share."""
 
-import functools
 import math
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import jraph
 import numpy as np
 
 from crysgnn_jax.crystals.elements import element_features
-from crysgnn_jax.models.graph import multiplicities
+from crysgnn_jax.models.norms import BatchNorm, EdgeBatchNorm, EdgeTerms
 
 
 def torch_uniform(fan_in: int):
@@ -109,294 +106,11 @@ def _gate_backward(residuals, gradient):
 gate.defvjp(_gate_forward, _gate_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def total(values, axis_name: str | None):
-    """Sum over the devices along an axis, of arrays of any shape; the gradient, too, is the sum of
-    what the devices give."""
-    return values if axis_name is None else jax.lax.psum(values, axis_name)
-
-
-total.defvjp(
-    lambda values, axis_name: (total(values, axis_name), None),
-    lambda axis_name, _, gradient: (total(gradient, axis_name),),
-)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def standardise(x: jax.Array, weights: jax.Array, axis_name: str | None, epsilon: float):
-    """Centre and scale each column of ``x`` by weighted statistics of its rows.
-
-    The backward pass is written out: differentiating the two reductions costs twice the passes
-    over ``x``. No gradient flows through the returned statistics.
-
-    Args:
-      x: ``[n, d]``
-      weights: ``[n]``, rows that each row stands for; 0.0 for padding.
-      axis_name: the statistics cover the rows of all devices along this axis.
-      epsilon: added to the variance.
-
-    Returns:
-      ``x̂ [n, d]``, mean ``[d]``, biased variance ``[d]``, sum of the weights (scalar).
-    """
-    return _standardise_forward(x, weights, axis_name, epsilon)[0]
-
-
-def _standardise_forward(x, weights, axis_name, epsilon):
-    count = total(jnp.sum(weights), axis_name)
-    rows = jnp.maximum(count, 1.0)
-    mean = total(jnp.sum(x * weights[:, None], axis=0), axis_name) / rows
-    centred = x - mean
-    variance = total(jnp.sum(jnp.square(centred) * weights[:, None], axis=0), axis_name) / rows
-    inverse = jax.lax.rsqrt(variance + epsilon)
-    x_hat = centred * inverse
-    return (x_hat, mean, variance, count), (x, mean, inverse, weights, rows)
-
-
-def _standardise_backward(axis_name, epsilon, residuals, gradients):
-    x, mean, inverse, weights, rows = residuals
-    # Padding rows get no gradient and take no part in the means.
-    gradient = gradients[0] * (weights > 0)[:, None]
-    x_hat = (x - mean) * inverse
-    gradient_mean = total(jnp.sum(gradient, axis=0), axis_name) / rows
-    gradient_slope = total(jnp.sum(gradient * x_hat, axis=0), axis_name) / rows
-    shift = (gradient_mean + x_hat * gradient_slope) * weights[:, None]
-    return inverse * (gradient - shift), None
-
-
-standardise.defvjp(_standardise_forward, _standardise_backward)
-
-
-class Edges(NamedTuple):
-    """The edges of a padded batch, and what sums over them need.
-
-    Attributes:
-      features: ``[n_edge, e]``, u; zero for padding.
-      senders: ``[n_edge]``, neighbour k of each edge.
-      receivers: ``[n_edge]``, centre i of each edge, in ascending order.
-      multiplicity: ``[n_edge]``, w: edges of one atom that each stands for; 0 for padding.
-      node_multiplicity: ``[n_node]``, m: atoms that each node stands for; 0 for padding.
-      moments: of the features; None where the statistics of batch norms are known.
-    """
-
-    features: jax.Array
-    senders: jax.Array
-    receivers: jax.Array
-    multiplicity: jax.Array
-    node_multiplicity: jax.Array
-    moments: "Moments | None" = None
-
-    @classmethod
-    def of(cls, features: jax.Array, graph: jraph.GraphsTuple) -> "Edges":
-        """The edges of a batch with features ``[n_edge, e]``; padding may have any."""
-        nodes, edges = multiplicities(graph)
-        features = features * (edges > 0)[:, None]
-        return cls(features, graph.senders, graph.receivers, edges, nodes)
-
-    def with_moments(self, axis_name: str | None = None) -> "Edges":
-        """With moments over the edges of all devices along an axis."""
-        return self._replace(moments=Moments.of(self, axis_name))
-
-    @property
-    def weights(self) -> jax.Array:
-        """``[n_edge]``, w·m: edges of the whole crystal that each stands for."""
-        return self.multiplicity * self.node_multiplicity[self.receivers]
-
-    def at_centres(self, values: jax.Array) -> jax.Array:
-        """``Σ_k w_ik x_ik`` of ``[n_edge, …]``: ``[n_node, …]``."""
-        weights = self.multiplicity.reshape(-1, *[1] * (values.ndim - 1))
-        return jax.ops.segment_sum(
-            values * weights, self.receivers, len(self.node_multiplicity), indices_are_sorted=True
-        )
-
-    def at_neighbours(self, values: jax.Array) -> jax.Array:
-        """``Σ_i w_ik m_i x_ik`` of ``[n_edge, …]``: ``[n_node, …]``."""
-        weights = self.weights.reshape(-1, *[1] * (values.ndim - 1))
-        return jax.ops.segment_sum(values * weights, self.senders, len(self.node_multiplicity))
-
-
-class Moments(NamedTuple):
-    """Sums over the edges of a batch that do not depend on parameters.
-
-    Weighted by how many edges each stands for. u is taken less its mean.
-
-    Attributes:
-      count: scalar, edges of all devices.
-      received: ``[n_node]``, edges that all atoms of a node receive.
-      sent: ``[n_node]``, edges that they send.
-      mean: ``[e]``, mean of u over the edges of all devices.
-      at_centres: ``[n_node, e]``, Σ u over the edges that one atom receives.
-      at_neighbours: ``[n_node, e]``, Σ u over the edges that all atoms of a node send.
-      gram: ``[e, e]``, Σ u uᵀ over the edges of this device.
-    """
-
-    count: jax.Array
-    received: jax.Array
-    sent: jax.Array
-    mean: jax.Array
-    at_centres: jax.Array
-    at_neighbours: jax.Array
-    gram: jax.Array
-
-    @classmethod
-    def of(cls, edges: Edges, axis_name: str | None) -> "Moments":
-        weights = edges.weights
-        count = total(jnp.sum(weights), axis_name)
-        mean = total(_product(weights, edges.features), axis_name) / jnp.maximum(count, 1.0)
-        centred = (edges.features - mean) * (weights > 0)[:, None]
-        ones = jnp.ones_like(weights)
-        return cls(
-            count=count,
-            received=edges.at_centres(ones) * edges.node_multiplicity,
-            sent=edges.at_neighbours(ones),
-            mean=mean,
-            at_centres=edges.at_centres(centred),
-            at_neighbours=edges.at_neighbours(centred),
-            gram=_product(centred.T, centred * weights[:, None]),
-        )
-
-
-def _product(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Matrix product in full single precision, also where the hardware would round its factors:
-    a variance is what is left of terms that may cancel."""
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
-
-
-def sum_statistics(
-    centres: jax.Array,
-    neighbours: jax.Array,
-    kernel: jax.Array,
-    edges: Edges,
-    axis_name: str | None = None,
-) -> tuple[jax.Array, jax.Array]:
-    """Mean and variance over the edges of ``c_i + n_k + u_ik K``, without forming it.
-
-    With each of the three less its own mean, the variance is a quadratic form in them: squares of
-    atoms, products of an atom with the sum over its neighbours or its edges' features, and
-    ``Kᵀ (Σ u uᵀ) K``. All that runs over edges is one sum of neighbours' vectors; the rest are
-    products of the size of atoms.
-
-    Args:
-      centres: ``[n_node, d]``, c.
-      neighbours: ``[n_node, d]``, n.
-      kernel: ``[e, d]``, K.
-      edges: u and the graph.
-      axis_name: device axis of the statistics.
-
-    Returns:
-      Mean ``[d]`` and biased variance ``[d]``.
-    """
-    known = edges.moments
-    rows = jnp.maximum(known.count, 1.0)
-    # Padding nodes may hold anything.
-    real = (edges.node_multiplicity > 0)[:, None]
-    centres, neighbours = centres * real, neighbours * real
-    mean_centre = total(_product(known.received, centres), axis_name) / rows
-    mean_neighbour = total(_product(known.sent, neighbours), axis_name) / rows
-    c, n = (centres - mean_centre) * real, (neighbours - mean_neighbour) * real
-    received = edges.at_centres(n[edges.senders]) + _product(known.at_centres, kernel)
-    received = received * edges.node_multiplicity[:, None]
-    sent = _product(known.at_neighbours, kernel)
-    squares = (
-        _product(known.received, jnp.square(c))
-        + _product(known.sent, jnp.square(n))
-        + 2.0 * jnp.sum(c * received + n * sent, axis=0)
-        + jnp.sum(kernel * _product(known.gram, kernel), axis=0)
-    )
-    variance = total(squares, axis_name) / rows
-    mean = mean_centre + mean_neighbour + _product(known.mean, kernel)
-    return mean, jnp.maximum(variance, 0.0)
-
-
-class _RunningStatistics(nn.Module):
-    """Scale, bias and running statistics of a batch norm.
-
-    Running statistics follow PyTorch: new = 0.9 · old + 0.1 · batch, with the unbiased variance.
-
-    Attributes:
-      axis_name: name of the device axis over which statistics are taken, if any.
-      momentum: weight of the new statistics.
-      epsilon: added to the variance.
-    """
-
-    axis_name: str | None = None
-    momentum: float = 0.1
-    epsilon: float = 1e-5
-
-    def _affine(self, width: int) -> tuple[jax.Array, jax.Array]:
-        return (
-            self.param("scale", nn.initializers.ones, (width,)),
-            self.param("bias", nn.initializers.zeros, (width,)),
-        )
-
-    def _running(self, width: int) -> tuple[nn.Variable, nn.Variable]:
-        return (
-            self.variable("batch_stats", "mean", jnp.zeros, (width,)),
-            self.variable("batch_stats", "var", jnp.ones, (width,)),
-        )
-
-    def _axis(self) -> str | None:
-        # There are no devices to sum over while parameters are being made.
-        return None if self.is_initializing() else self.axis_name
-
-    def _follow(
-        self,
-        running: tuple[nn.Variable, nn.Variable],
-        mean: jax.Array,
-        variance: jax.Array,
-        count: jax.Array,
-    ) -> None:
-        """Move the running statistics towards those of a batch of ``count`` rows."""
-        if self.is_initializing():
-            return
-        # A step that sees no row at all leaves the statistics as they are.
-        step = jnp.where(count > 0, self.momentum, 0.0)
-        unbiased = variance * count / jnp.maximum(count - 1.0, 1.0)
-        for variable, new in zip(running, (mean, unbiased)):
-            variable.value += step * (new - variable.value)
-
-
-class MaskedBatchNorm(_RunningStatistics):
-    """Batch normalisation over the real rows of a padded batch, across devices."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array, weights: jax.Array, train: bool) -> jax.Array:
-        """``[n, d]`` and the rows that each row stands for ``[n]``, 0 for padding → ``[n, d]``."""
-        scale, bias = self._affine(x.shape[-1])
-        running = mean, variance = self._running(x.shape[-1])
-        if not train:
-            return (x - mean.value) * (scale * jax.lax.rsqrt(variance.value + self.epsilon)) + bias
-        x_hat, *statistics = standardise(x, weights, self._axis(), self.epsilon)
-        self._follow(running, *statistics)
-        return x_hat * scale + bias
-
-
-class EdgeBatchNorm(_RunningStatistics):
-    """Batch normalisation of ``c_i + n_k + u_ik K``, a linear function of two atoms and an edge.
-
-    Its statistics are known before it is formed (`sum_statistics`), and with known statistics a
-    batch norm is one more linear map: applied to c, n and K, where there are fewest rows.
-    """
-
-    @nn.compact
-    def __call__(
-        self,
-        centres: jax.Array,
-        neighbours: jax.Array,
-        kernel: jax.Array,
-        edges: Edges,
-        train: bool,
-    ) -> jax.Array:
-        """``[n_node, d]`` twice and ``[e, d]`` → ``[n_edge, d]``."""
-        scale, bias = self._affine(centres.shape[-1])
-        running = self._running(centres.shape[-1])
-        mean, variance = (variable.value for variable in running)
-        if train:
-            mean, variance = sum_statistics(centres, neighbours, kernel, edges, self._axis())
-            self._follow(running, mean, variance, edges.moments.count)
-        factor = scale * jax.lax.rsqrt(variance + self.epsilon)
-        of_centres = centres * factor + (bias - mean * factor)
-        of_neighbours, of_features = neighbours * factor, edges.features @ (kernel * factor)
-        return of_centres[edges.receivers] + of_neighbours[edges.senders] + of_features
+def l2_normalise(vectors: jax.Array) -> jax.Array:
+    """Scale each row of ``[n, d]`` to length 1; rows shorter than 1e-12 are divided by 1e-12."""
+    square = jnp.sum(vectors * vectors, axis=-1, keepdims=True)
+    # The floor is applied under the root: the gradient of sqrt at 0 is infinite.
+    return vectors * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
 
 
 class GatedConvolution(nn.Module):
@@ -408,10 +122,8 @@ class GatedConvolution(nn.Module):
     are separate tensors throughout, since slicing one tensor costs a copy in the backward pass.
     """
 
-    axis_name: str | None = None
-
     @nn.compact
-    def __call__(self, nodes: jax.Array, edges: Edges, train: bool) -> jax.Array:
+    def __call__(self, nodes: jax.Array, edges: EdgeTerms, train: bool) -> jax.Array:
         """One round of messages.
 
         Args:
@@ -429,12 +141,12 @@ class GatedConvolution(nn.Module):
             kernel = self.param(f"{name}_kernel", torch_uniform(fan_in), (fan_in, width))
             bias = self.param(f"{name}_bias", torch_uniform(fan_in), (width,))
             of_centre, of_neighbour, of_edge = jnp.split(kernel, (width, 2 * width))
-            norm = EdgeBatchNorm(self.axis_name, name=f"{name}_norm")
+            norm = EdgeBatchNorm(name=f"{name}_norm")
             return norm(nodes @ of_centre + bias, nodes @ of_neighbour, of_edge, edges, train)
 
-        messages = edges.at_centres(gate(normalised("gate"), normalised("core")))
-        norm = MaskedBatchNorm(self.axis_name, name="node_norm")
-        update = norm(messages, edges.node_multiplicity, train)
+        atoms = edges.links.ends
+        messages = edges.links.sum(gate(normalised("gate"), normalised("core")))
+        update = BatchNorm(name="node_norm")(messages, atoms, train)
         # Padding edges carry nothing, but what padding nodes hold must not grow from layer to
         # layer, to infinity: 0 · ∞ is not 0.
-        return softplus(nodes + update) * (edges.node_multiplicity > 0)[:, None]
+        return atoms.blank(softplus(nodes + update))

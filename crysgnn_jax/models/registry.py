@@ -1,9 +1,8 @@
-"""The networks by name. A new student takes a file beside this one, and a line here."""
+"""The property predictors by name. A new student takes a file beside this one, and a line here."""
 
-import ast
 import dataclasses
-import importlib
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -11,98 +10,48 @@ import jax
 import jraph
 import numpy as np
 
+from crysgnn_jax.batches.needs import Needs
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.members import find_member, one_line
 from crysgnn_jax.models import alignn, cgcnn, crysxpp, gatgnn
-from crysgnn_jax.models.crysae import CrysAE
-from crysgnn_jax.models.protocol import Prediction, Student
-from crysgnn_jax.models.teacher import Teacher
+from crysgnn_jax.models.network import Network, Prediction
 
-STUDENTS: dict[str, Student] = {
-    "cgcnn": cgcnn.STUDENT,
-    "crysxpp": crysxpp.STUDENT,
-    "gatgnn": gatgnn.STUDENT,
-    "alignn": alignn.STUDENT,
+STUDENTS: dict[str, Network] = {
+    "cgcnn": cgcnn.NETWORK,
+    "crysxpp": crysxpp.NETWORK,
+    "gatgnn": gatgnn.NETWORK,
+    "alignn": alignn.NETWORK,
 }
 """Name on the command line → what it is."""
 
-TEACHERS: dict[str, type[nn.Module]] = {"crysgnn": Teacher, "crysae": CrysAE}
-"""Networks that learn without labels. Called as ``module(graph, train, n_block=…)``; their method
-``embed(graph, train)`` gives the atom embeddings alone."""
+OTHERS: dict[str, Network] = {"fine-tuned": cgcnn.FINE_TUNED, "cgcnn-classifier": cgcnn.CLASSIFIER}
+"""Predictors that other commands than `distill` make."""
 
-_NOT_SETTINGS = ("cutoff", "axis_name", "parent", "name")
-"""Attributes of a module that the graphs and devices decide, and Flax's own."""
+RESERVED = ("cutoff", "parent", "name")
+"""Attributes of a module that the graphs decide, and Flax's own."""
 
 
-def find_student(name: str) -> Student:
+def find_network(name: str) -> Network:
     """The student of a name, or a user's own from ``package.module:NAME``.
 
-    NAME is a class of Flax modules, which then has the defaults of `Student`, or a `Student`.
+    NAME is a class of Flax modules, which then has the defaults of `Network`, or a `Network`.
 
     Raises:
       UserError: there is no student of that name, or what the path leads to is none.
     """
-    if name in STUDENTS:
-        return STUDENTS[name]
-    module_name, colon, member = name.partition(":")
-    if not (module_name and colon and member):
-        raise UserError(
-            f"--student {name}: there is {', '.join(STUDENTS)}, or a Flax module of your own as "
-            "package.module:ClassName"
-        )
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # whatever a stranger's file does wrong
-        raise UserError(
-            f"--student {name}: {module_name} cannot be imported ({_one_line(error)}); run the "
-            "command where Python finds it, or set PYTHONPATH"
-        ) from error
-    if not hasattr(module, member):
-        raise UserError(f"--student {name}: {module_name} has no {member}")
-    found = getattr(module, member)
-    if isinstance(found, Student):
+    if found := {**STUDENTS, **OTHERS}.get(name):
+        return found
+    found = find_member(
+        name,
+        "student",
+        f"there is {', '.join(STUDENTS)}, or a Flax module of your own as package.module:ClassName",
+    )
+    if isinstance(found, Network):
         return found
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise UserError(f"--student {name}: {member} is not a class of flax.linen.Module")
-    return Student(found)
-
-
-def _one_line(error: Exception) -> str:
-    text = str(error).strip().split("\n")[0]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def parse_settings(pairs: Sequence[str], student: Student) -> dict[str, Any]:
-    """``["width=32", "attention=composition"]`` → values by name: Python literals, else text.
-
-    Raises:
-      UserError: one is not of the form NAME=VALUE, names no setting of the student's module, or
-        is of another type than its default.
-    """
-    defaults = {field.name: field.default for field in dataclasses.fields(student.module)}
-    allowed = sorted(defaults.keys() - {*_NOT_SETTINGS, *student.not_settings})
-    settings = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not (name and equals):
-            raise UserError(f"--set {pair}: write NAME=VALUE, such as width=32")
-        if name not in allowed:
-            raise UserError(
-                f"--set {pair}: {student.module.__name__} has the settings "
-                f"{', '.join(allowed) or 'none'}"
-            )
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            value = text
-        kind = type(defaults[name])
-        if kind is float and type(value) is int:
-            value = float(value)
-        is_number = kind in (int, float)
-        if kind in (bool, int, float, str) and (type(value) is not kind or is_number and value < 0):
-            least = " of at least 0" if is_number else ""
-            raise UserError(f"--set {pair}: {name} is of type {kind.__name__}{least}")
-        settings[name] = value
-    return settings
+        member = name.rpartition(":")[2]
+        raise UserError(f"`student` {name}: {member} is not a class of flax.linen.Module")
+    return Network(found)
 
 
 def build(module: type[nn.Module], settings: Mapping[str, Any], **given: Any) -> nn.Module:
@@ -115,7 +64,7 @@ def build(module: type[nn.Module], settings: Mapping[str, Any], **given: Any) ->
     try:
         return module(**{**{k: v for k, v in given.items() if k in known}, **settings})
     except Exception as error:  # whatever a stranger's module does wrong
-        raise UserError(f"{module.__name__} cannot be made ({_one_line(error)})") from error
+        raise UserError(f"{module.__name__} cannot be made ({one_line(error)})") from error
 
 
 def plain_settings(module: nn.Module) -> dict[str, Any]:
@@ -125,24 +74,50 @@ def plain_settings(module: nn.Module) -> dict[str, Any]:
     return {
         name: value
         for name, value in values.items()
-        if name not in _NOT_SETTINGS and isinstance(value, plain)
+        if name not in RESERVED and isinstance(value, plain)
     }
 
 
-def smallest_batch() -> jraph.GraphsTuple:
+def smallest_batch(needs: Needs) -> jraph.GraphsTuple:
     """One crystal of one atom without neighbours, and padding: what every batch holds, with which
     a module can be tried without computing anything. No two lengths are the same."""
-    n_edge, n_node, n_graph = 4, 3, 2
+    n_pair, n_triplet, n_edge, n_node, n_graph = 6, 5, 4, 3, 2
     ones = np.ones(n_graph, np.int32)
     labels = np.zeros((n_graph, 1), np.float32)
-    return jraph.GraphsTuple(
-        nodes={"species": np.array([1, 0, 0], np.int32)},
-        edges={
-            "distances": np.zeros(n_edge, np.float32),
-            "vectors": np.zeros((n_edge, 3), np.float32),
+
+    def padding(n: int, n_end: int) -> dict[str, np.ndarray]:
+        ends = np.full(n, n_end - 1, np.int32)
+        return {"receivers": ends, "senders": ends, "count": np.zeros(n, np.float32)}
+
+    columns = {
+        "distances": np.zeros(n_edge, np.float32),
+        "vectors": np.zeros((n_edge, 3), np.float32),
+    }
+    lists = {
+        "triplets": {
+            "triplets": {
+                **padding(n_triplet, n_edge),
+                "cosines": np.zeros(n_triplet, np.float32),
+            }
         },
-        receivers=np.ones(n_edge, np.int32),
-        senders=np.ones(n_edge, np.int32),
+        "pairs": {
+            "pairs": {**padding(n_pair, n_node), "n_edges": np.zeros(n_pair, np.int32)},
+            "blocks": {"crystals": np.zeros(1, np.int32)},
+        },
+    }
+    edges = padding(n_edge, n_node)
+    return jraph.GraphsTuple(
+        nodes={
+            "species": np.array([1, 0, 0], np.int32),
+            "count": np.array([1, 0, 0], np.float32),
+        },
+        edges={
+            "count": edges["count"],
+            **{name: columns[name] for name in needs.edges},
+            **{name: entries for wanted in needs.lists for name, entries in lists[wanted].items()},
+        },
+        receivers=edges["receivers"],
+        senders=edges["senders"],
         globals={
             "row": ones,
             "labels": labels,
@@ -155,21 +130,25 @@ def smallest_batch() -> jraph.GraphsTuple:
     )
 
 
-def require_protocol(module: nn.Module, name: str) -> None:
+def require_protocol(module: nn.Module, needs: Needs, name: str) -> None:
     """Check that a module is a student, without computing anything.
 
     Args:
       module: called as ``module(graph, train)``, in both modes, as a training step calls it.
+      needs: what its batches hold.
       name: of the student, for the message.
 
     Raises:
       UserError: it fails on a batch, returns something else than a `Prediction`, or arrays of
         other shapes than ``[n_graph]`` and ``[n_node, d]``.
     """
-    graph = smallest_batch()
+    graph = smallest_batch(needs)
     n_node, n_graph = len(graph.nodes["species"]), len(graph.n_node)
     if hasattr(module, "axis_name"):
-        module = module.clone(axis_name=None)  # there are no devices to sum over here
+        raise UserError(
+            f"`student` {name}: it has an attribute axis_name, which nobody sets; take sums and "
+            "batch statistics through Rows and Links, which know the devices (docs/own_student.md)"
+        )
 
     def outputs(key):
         variables = module.init(key, graph, True)
@@ -183,25 +162,53 @@ def require_protocol(module: nn.Module, name: str) -> None:
         both = jax.eval_shape(outputs, jax.random.key(0))
     except Exception as error:  # whatever a stranger's module does wrong
         raise UserError(
-            f"--student {name}: calling it as module(graph, train) failed: {_one_line(error)}"
+            f"`student` {name}: calling it as module(graph, train) failed: {one_line(error)}"
         ) from error
     for output in both:
         if not isinstance(output, Prediction):
             raise UserError(
-                f"--student {name}: it returned {type(output).__name__}; return "
-                "crysgnn_jax.models.protocol.Prediction(prediction, embeddings)"
+                f"`student` {name}: it returned {type(output).__name__}; return "
+                "crysgnn_jax.Prediction(prediction, embeddings)"
             )
         shape = getattr(output.prediction, "shape", "?")
         if shape != (n_graph,):
             raise UserError(
-                f"--student {name}: its prediction has shape {shape} for a batch of {n_graph}, not "
+                f"`student` {name}: its prediction has shape {shape} for a batch of {n_graph}, not "
                 "[n_graph]: one number a crystal, padding included"
             )
         shape = getattr(output.embeddings, "shape", ())
         if len(shape) != 2 or shape[0] != n_node:
             raise UserError(
-                f"--student {name}: its embeddings have shape {shape} for a batch of {n_node} "
+                f"`student` {name}: its embeddings have shape {shape} for a batch of {n_node} "
                 "atoms, not [n_node, d]: one vector an atom, padding included"
             )
         if output.penalty is not None and getattr(output.penalty, "shape", None) != ():
-            raise UserError(f"--student {name}: its penalty is not a scalar array")
+            raise UserError(f"`student` {name}: its penalty is not a scalar array")
+
+
+def name_of(network: str | type[nn.Module] | Network) -> tuple[str, Network]:
+    """A network's name, by which `find_network` finds it again, and the network.
+
+    Args:
+      network: a name; a class of Flax modules; or a `Network`, which has a name where it stands
+        in the same file as its module.
+
+    Raises:
+      UserError: as of `find_network`; or a `Network` stands in no file under a name of its own.
+    """
+    if isinstance(network, str):
+        return network, find_network(network)
+    for name, known in {**STUDENTS, **OTHERS}.items():
+        if network in (known, known.module):
+            return name, known
+    if not isinstance(network, Network):
+        path = f"{network.__module__}:{network.__qualname__}"
+        return path, Network(network)
+    home = sys.modules[network.module.__module__]
+    for name, value in vars(home).items():
+        if value is network:
+            return f"{home.__name__}:{name}", network
+    raise UserError(
+        f"the Network of {network.module.__name__} has no name; write NETWORK = Network(…) in "
+        f"{home.__name__}, beside the module, so that its runs can be loaded again"
+    )

@@ -1,51 +1,70 @@
 """Distillation as a pure transform of a property loss."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import jraph
 
-from crysgnn_jax.models.graph import l2_normalise, masks, mean_pool
-from crysgnn_jax.models.layers import dense
-from crysgnn_jax.models.protocol import Prediction
-from crysgnn_jax.objectives.reduction import Loss, mean_share
+from crysgnn_jax.batches.views import Batch
+from crysgnn_jax.members import find_member
+from crysgnn_jax.models.layers import dense, l2_normalise
+from crysgnn_jax.models.network import Prediction
+from crysgnn_jax.objectives.loss import Loss
+
+Pull = Callable[[jax.Array, jax.Array, Batch], jax.Array]
+"""``(student [n_node, d], teacher [n_node, d], batch) → scalar``: how far a student's atom
+embeddings are from the teacher's, a mean over all devices through `Rows`. No gradient flows into
+the teacher's."""
 
 
-def embedding_loss(
-    student: jax.Array,
-    teacher: jax.Array,
-    graph: jraph.GraphsTuple,
-    *,
-    axis_name: str | None = None,
-) -> jax.Array:
+def embedding_loss(student: jax.Array, teacher: jax.Array, batch: Batch) -> jax.Array:
     """Mean over crystals of the mean squared difference between two sets of atom embeddings.
 
     Both sides are scaled to length 1 an atom first. Each crystal weighs the same, whatever its
-    size. Das et al., AAAI 2023, eq. "KD loss".
+    size. Das et al., AAAI 2023, eq. "KD loss". A `Pull`.
+
+    Example:
+      ``distil(property_loss(standardiser), embedding_loss, weight=0.5)``
+    """
+    difference = l2_normalise(student) - l2_normalise(teacher)
+    per_atom = jnp.mean(jnp.square(difference), axis=1, keepdims=True)
+    return batch.crystals.mean(batch.mean_of_atoms(per_atom)[:, 0])
+
+
+PULLS: dict[str, Pull] = {"released": embedding_loss}
+"""Name on the command line → what it is."""
+
+
+def name_of_pull(pull: str | Pull) -> tuple[str, Pull]:
+    """A pull's name and function, of either.
 
     Args:
-      student: ``[n_node, d]``
-      teacher: ``[n_node, d]``; no gradient flows into it.
-      graph: the batch.
-      axis_name: device axis, if any.
+      pull: a name in `PULLS`, ``package.module:NAME`` of a function of your own, or a function.
+
+    Raises:
+      UserError: there is no such pull.
     """
-    difference = l2_normalise(student) - jax.lax.stop_gradient(l2_normalise(teacher))
-    per_atom = jnp.mean(jnp.square(difference), axis=1, keepdims=True)
-    return mean_share(mean_pool(per_atom, graph)[:, 0], masks(graph).graphs, axis_name)
+    if isinstance(pull, str):
+        there = f"there is {', '.join(PULLS)}, or a function of your own as package.module:NAME"
+        return pull, PULLS.get(pull) or find_member(pull, "pull", there)
+    known = next((name for name, function in PULLS.items() if function is pull), None)
+    return known or f"{pull.__module__}:{pull.__qualname__}", pull
 
 
-def distil(property_loss: Loss, weight: float = 0.5, *, axis_name: str | None = None) -> Loss:
+def distil(property_loss: Loss, pull: Pull = embedding_loss, *, weight: float = 0.5) -> Loss:
     """Add the teacher's pull to a property loss.
 
-    ``(1 − weight) · property_loss + weight · embedding_loss``. Works with any loss of this
-    signature and any module whose outputs have ``embeddings`` as wide as the teacher's
-    (`ProjectedStudent` makes them so); the batch carries the teacher's as
-    ``nodes["teacher_embeddings"]`` ``[n_node, d]``.
+    ``(1 − weight) · property_loss + weight · pull``. Works with any loss of this signature and any
+    module whose outputs have ``embeddings`` as wide as the teacher's (`ProjectedStudent` makes
+    them so); the batch carries the teacher's as ``nodes["teacher_embeddings"]`` ``[n_node, d]``.
+    Crystals without a label take part in the pull alone.
 
     Args:
       property_loss: ``(outputs, graph) → (value, parts)``.
+      pull: how far the student is from the teacher.
       weight: from 0 (the student alone) to 1 (the teacher alone).
-      axis_name: device axis, if any.
 
     Returns:
       A loss of the same signature, with ``embedding`` among its parts. With weight 0 it is
@@ -53,22 +72,27 @@ def distil(property_loss: Loss, weight: float = 0.5, *, axis_name: str | None = 
 
     Raises:
       ValueError: the weight is outside 0…1; at call time, the widths differ.
+
+    Example:
+      ``distil(property_loss(standardiser), weight=0.3)``; with a pull of your own,
+      ``docs/examples/cosine_pull.py``.
     """
     if not 0.0 <= weight <= 1.0:
         raise ValueError(f"the distillation weight must lie between 0 and 1, not {weight}")
     if weight == 0.0:
         return property_loss
 
-    def loss(outputs, graph: jraph.GraphsTuple):
-        teacher = graph.nodes["teacher_embeddings"]
+    def loss(outputs: Prediction, graph: jraph.GraphsTuple):
+        batch = Batch(graph)
+        teacher = jax.lax.stop_gradient(batch.teacher_embeddings)
         if outputs.embeddings.shape != teacher.shape:
             raise ValueError(
                 f"the student's embeddings are {outputs.embeddings.shape}, the teacher's "
                 f"{teacher.shape}; wrap the student in ProjectedStudent"
             )
         value, parts = property_loss(outputs, graph)
-        pull = embedding_loss(outputs.embeddings, teacher, graph, axis_name=axis_name)
-        return (1.0 - weight) * value + weight * pull, {**parts, "embedding": pull}
+        distance = pull(outputs.embeddings, teacher, batch)
+        return (1.0 - weight) * value + weight * distance, {**parts, "embedding": distance}
 
     return loss
 
@@ -82,6 +106,9 @@ class ProjectedStudent(nn.Module):
     Attributes:
       student: a module that returns a `Prediction`.
       width: the teacher's width.
+
+    Example:
+      ``ProjectedStudent(ALIGNN(), width=64)``
     """
 
     student: nn.Module

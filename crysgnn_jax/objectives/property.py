@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import jraph
 import numpy as np
 
-from crysgnn_jax.models.graph import masks
-from crysgnn_jax.models.protocol import Prediction
-from crysgnn_jax.objectives.reduction import Loss, mean_share
+from crysgnn_jax.batches.views import Batch
+from crysgnn_jax.models.network import Prediction
+from crysgnn_jax.objectives.loss import Loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +19,9 @@ class Standardiser:
     Attributes:
       mean: of the training targets, in the property's unit.
       std: likewise; never 0.
+
+    Example:
+      ``Standardiser.fit(targets).invert(predictions)``
     """
 
     mean: float
@@ -48,9 +51,7 @@ LOSSES = {"mse": jnp.square, "smooth_l1": smooth_l1, "l1": jnp.abs}
 """Name → what is averaged: a function of the error on standardised targets."""
 
 
-def property_loss(
-    standardiser: Standardiser, *, kind: str = "mse", axis_name: str | None = None
-) -> Loss:
+def property_loss(standardiser: Standardiser, *, kind: str = "mse") -> Loss:
     """Mean loss on standardised targets, over the crystals that have one, and the penalty.
 
     The batch carries ``globals["labels"]`` ``[n_graph, 1]`` in the property's own unit and
@@ -60,22 +61,21 @@ def property_loss(
     Args:
       standardiser: of the targets.
       kind: name in `LOSSES`.
-      axis_name: device axis, if any.
+
+    Example:
+      ``property_loss(Standardiser.fit(targets), kind="smooth_l1")``
     """
     of_error = LOSSES[kind]
 
     def loss(outputs: Prediction, graph: jraph.GraphsTuple):
-        labels = graph.globals["labels"][:, 0]
-        known = masks(graph).graphs * graph.globals["label_mask"][:, 0]
-        error = outputs.prediction - standardiser.apply(labels)
-        value = mean_share(of_error(error), known, axis_name)
-        mae = standardiser.std * mean_share(jnp.abs(error), known, axis_name)
+        batch = Batch(graph)
+        error = outputs.prediction - standardiser.apply(batch.labels)
+        value = batch.labelled.mean(of_error(error))
+        mae = standardiser.std * batch.labelled.mean(jnp.abs(error))
         parts = {"property": value, "mae": mae}
         if outputs.penalty is not None:
-            # Every device has the whole penalty, of which it gives its share.
-            share = 1.0 if axis_name is None else 1.0 / jax.lax.psum(1, axis_name)
-            parts["penalty"] = share * outputs.penalty
-            value = value + parts["penalty"]
+            parts["penalty"] = outputs.penalty
+            value = value + outputs.penalty
         return value, parts
 
     return loss

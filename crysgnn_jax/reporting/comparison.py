@@ -79,7 +79,7 @@ class Row:
 
 def summarise(outcomes: dict[Cell, Outcome]) -> list[Row]:
     """Cells → rows, in the order of the cells."""
-    groups: dict[tuple, dict[Cell, Outcome]] = {}
+    groups: dict[tuple[str, float, str], dict[Cell, Outcome]] = {}
     for cell, outcome in outcomes.items():
         key = (cell.property, cell.fraction, cell.student)
         groups.setdefault(key, {})[cell] = outcome
@@ -195,7 +195,7 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
                 n_known = int(np.isfinite(errors).sum())
                 mean, spread = mean_and_deviation(errors)
                 is_distilled = variant == DISTILLED
-                published = ""
+                published: float | str = ""
                 if row.published and variant in (VANILLA, DISTILLED):
                     published = row.published[is_distilled]
                 writer.writerow(

@@ -158,9 +158,9 @@ def learning_curves(rows: Sequence[Row], path: Path) -> None:
                     if np.isfinite(row.errors.get(variant, np.nan)).any()
                 )
                 if points:
-                    n, mean, spread = zip(*points)
+                    sizes_of, mean, spread = zip(*points)
                     # Side by side, for bars on top of each other cannot be told apart.
-                    n = np.array(n) + 0.02 * (place - 1) * max(sizes)
+                    n = np.array(sizes_of) + 0.02 * (place - 1) * max(sizes)
                     axis.errorbar(
                         n,
                         mean,

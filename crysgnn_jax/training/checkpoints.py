@@ -1,6 +1,9 @@
 """Checkpoints: the last state, the best weights, and the place in the run, saved as one."""
 
+import contextlib
 import dataclasses
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +45,15 @@ _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OSError)
 """What orbax raises for checkpoints with missing, cut or foreign files."""
 
 
+def _handlers() -> dict[str, Any]:
+    """Item of a save → what reads and writes it."""
+    return {
+        "last": ocp.StandardCheckpointHandler(),
+        "best": ocp.StandardCheckpointHandler(),
+        "position": ocp.JsonCheckpointHandler(),
+    }
+
+
 class Checkpoints:
     """The directory ``checkpoints/`` of a run.
 
@@ -53,6 +65,7 @@ class Checkpoints:
         self.directory = Path(directory).absolute()
         self._manager = ocp.CheckpointManager(
             self.directory,
+            item_handlers=_handlers(),
             options=ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True),
         )
 
@@ -90,7 +103,7 @@ class Checkpoints:
         except _DAMAGE as error:
             raise UserError(
                 f"{self.directory} is damaged, or written by another model or version; start the "
-                "run again with --overwrite"
+                "run again with `overwrite`"
             ) from error
         require_shapes(found.last, last, self.directory)
         return found.last, found.best, Position(**found.position)
@@ -112,8 +125,25 @@ def restore_best(directory: Path) -> Any:
     directory = Path(directory).absolute()
     if not directory.is_dir():
         raise UserError(f"{directory.parent} has no checkpoint; train it first")
-    options = ocp.CheckpointManagerOptions(read_only=True)
-    with ocp.CheckpointManager(directory, options=options) as manager:
+    options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
+    with _quietly():
+        return _restore_best(directory, options)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without orbax's warning that what is opened for reading is read only."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _restore_best(directory: Path, options: ocp.CheckpointManagerOptions) -> Any:
+    with ocp.CheckpointManager(directory, item_handlers=_handlers(), options=options) as manager:
         step = manager.latest_step()
         if step is None:
             raise UserError(f"{directory.parent} has no complete checkpoint; train it first")

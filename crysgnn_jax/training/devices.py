@@ -8,13 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jraph
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from crysgnn_jax.batches.views import mark_spread
 from crysgnn_jax.errors import UserError
 
 AXIS = "devices"
-"""Name of the device axis inside steps; the ``axis_name`` of layers and losses."""
+"""Name of the device axis inside steps, which batches carry with them: see `Devices.put`."""
 
 
 class Compiled:
@@ -62,7 +64,7 @@ class Devices:
                 else ""
             )
             raise UserError(
-                f"--devices {count}: this machine has {len(available)} "
+                f"`devices` {count}: this machine has {len(available)} "
                 f"({available[0].device_kind}){hint}"
             )
         self._take(available[:count])
@@ -97,7 +99,7 @@ class Devices:
         if n_train < len(self):
             raise UserError(
                 f"{n_train} training crystals are too few for {len(self)} devices; "
-                f"give more, or --devices {max(n_train, 1)}"
+                f"give more, or `devices` {max(n_train, 1)}"
             )
 
     def compile(self, step: Callable, *, donate: tuple[int, ...] = ()) -> "Compiled":
@@ -110,7 +112,13 @@ class Devices:
         return Compiled(step, self._devices, donate)
 
     def put(self, stacked: Any) -> Any:
-        """Move arrays ``[n_devices, …]`` onto the devices, one slice each."""
+        """Move arrays ``[n_devices, …]`` onto the devices, one slice each.
+
+        Batches are marked as spread over the devices, so that in a step sums over their rows
+        (`batches.views.Rows`) are over the rows of all devices.
+        """
+        if isinstance(stacked, jraph.GraphsTuple):
+            stacked = mark_spread(stacked, AXIS)
         return jax.device_put(stacked, self._sharding)
 
     def replicate(self, tree: Any) -> Any:

@@ -70,6 +70,11 @@ class Progress:
         self._bar: tqdm | None = None
         self._quiet = quiet
 
+    def say(self, line: str) -> None:
+        """A line for the user."""
+        if not self._quiet:
+            print(line, file=self._stream, flush=True)
+
     def start_epoch(self, position: Position, total: int) -> None:
         """An epoch of ``total`` steps begins, or goes on after ``position.batch`` of them."""
         if self._stream.isatty() and not self._quiet:

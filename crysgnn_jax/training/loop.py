@@ -8,32 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from crysgnn_jax.batches.budget import pack
-from crysgnn_jax.batches.loader import Batcher, group, prefetch
+from crysgnn_jax.batches.loader import Loader
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.training.checkpoints import Checkpoints, Position
 from crysgnn_jax.training.devices import Devices
 from crysgnn_jax.training.logs import MetricsLog, Progress
-from crysgnn_jax.training.state import TrainState
-
-
-@dataclasses.dataclass(frozen=True)
-class LoopSettings:
-    """How long and how to train.
-
-    Attributes:
-      epochs: at most.
-      patience: stop after this many epochs without a better validation score; None: never.
-      seed: of the order of the crystals; each epoch has its own order.
-      log_every: steps between lines of the metrics log.
-      checkpoint_seconds: save no more often than this, best and last epochs apart.
-    """
-
-    epochs: int
-    patience: int | None = None
-    seed: int = 0
-    log_every: int = 50
-    checkpoint_seconds: float = 20.0
+from crysgnn_jax.training.settings import TrainingSettings
+from crysgnn_jax.training.step import TrainState
 
 
 @dataclasses.dataclass
@@ -50,14 +31,13 @@ class Fit:
 
 
 class Trainer:
-    """Trains a state on the crystals ``rows`` of a batcher's store.
+    """Trains a state on the crystals ``rows`` of a loader's store.
 
     Args:
       devices: where to train.
       step: pure function (state, batch) → (state, metrics), see `state.make_train_step`.
-      batcher: makes the batches.
+      loader: makes the steps' batches.
       rows: ``[n]`` training crystals, as rows of the store.
-      sizes: ``[len(store), r]``, the table of `batches.Sizes`.
       evaluate: variables, replicated → (score, metrics) on the validation crystals; the lowest
         score is the best.
       settings: how long and how.
@@ -71,20 +51,18 @@ class Trainer:
         *,
         devices: Devices,
         step: Callable,
-        batcher: Batcher,
+        loader: Loader,
         rows: np.ndarray,
-        sizes: np.ndarray,
         evaluate: Callable[[Any], tuple[float, dict[str, float]]],
-        settings: LoopSettings,
+        settings: TrainingSettings,
         checkpoints: Checkpoints,
         log: MetricsLog,
         progress: Progress,
     ):
         self._devices = devices
         self._step = devices.compile(step, donate=(0,))
-        self._batcher = batcher
+        self._loader = loader
         self._rows = rows
-        self._sizes = sizes
         self._evaluate = evaluate
         self._settings = settings
         self._checkpoints = checkpoints
@@ -97,9 +75,7 @@ class Trainer:
     def plan(self, epoch: int) -> list[list[np.ndarray]]:
         """The steps of an epoch, each the rows of one batch a device; a function of the seed."""
         if self._planned is None or self._planned[0] != epoch:
-            order = np.random.default_rng((self._settings.seed, epoch)).permutation(self._rows)
-            batches = pack(self._sizes, self._batcher.budget.limits, order)
-            self._planned = epoch, group(batches, len(self._devices))
+            self._planned = epoch, self._loader.epoch(self._rows, (self._settings.seed, epoch))
         return self._planned[1]
 
     def summary(self, fit: Fit) -> dict[str, Any]:
@@ -115,19 +91,8 @@ class Trainer:
             ),
             "parameters": sum(x.size for x in jax.tree.leaves(fit.variables["params"])),
             "compilations": self._step.compilations,
-            **self._padding(self.plan(0)),
+            **self._loader.padding(self.plan(0)),
             "devices": str(self._devices),
-        }
-
-    def _padding(self, plan: Sequence[Sequence[np.ndarray]]) -> dict[str, float]:
-        """Fraction of each quantity in an epoch's batches that is padding."""
-        budget = self._batcher.budget
-        used = sum(self._sizes[rows].sum(axis=0) for step in plan for rows in step)
-        shape = {"nodes": budget.nodes, "edges": budget.edges, "graphs": budget.graphs}
-        whole = len(plan) * len(self._devices)
-        return {
-            f"padding_{name.removeprefix('n_')}": round(1.0 - float(n) / (whole * size), 4)
-            for (name, size), n in zip([*shape.items(), *budget.extra.items()], used)
         }
 
     def fit(self, state: TrainState) -> Fit:
@@ -150,7 +115,7 @@ class Trainer:
             if not np.isfinite(score):
                 raise UserError(
                     f"the validation score became {score} after epoch {position.epoch + 1}; "
-                    f"{self._last_good()}; try a lower --learning-rate"
+                    f"{self._last_good()}; try a lower `learning_rate`"
                 )
             position.epoch, position.batch = position.epoch + 1, 0
             position.seconds = time.monotonic() - started
@@ -167,7 +132,7 @@ class Trainer:
                     "step": position.step,
                     **train,
                     **metrics,
-                    **self._padding(self.plan(position.epoch - 1)),
+                    **self._loader.padding(self.plan(position.epoch - 1)),
                     "compilations": self._step.compilations,
                 },
                 seconds=position.seconds,
@@ -191,7 +156,7 @@ class Trainer:
         # The metrics of a step are read after the next one has been handed to the device, so
         # that the device never waits for the host.
         waiting: tuple[Sequence[np.ndarray], Any] | None = None
-        for rows, batch in prefetch(self._batcher, steps, self._devices.put):
+        for rows, batch in self._loader.load(steps):
             state, metrics = self._step(state, batch)
             if waiting is not None:
                 self._account(*waiting, position, started)
@@ -239,12 +204,12 @@ class Trainer:
     def _describe_divergence(
         self, name: str, value: float, rows: Sequence[np.ndarray], position: Position
     ) -> str:
-        ids = [str(self._batcher.store.ids[row]) for batch in rows for row in batch]
+        ids = [str(self._loader.batcher.store.ids[row]) for batch in rows for row in batch]
         shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
         return (
             f"{name} became {value} at step {position.step + 1} (batch: {shown}); "
             f"{self._last_good()}; "
-            "try a lower --learning-rate, or look at the labels of these crystals"
+            "try a lower `learning_rate`, or look at the labels of these crystals"
         )
 
     def _last_good(self) -> str:

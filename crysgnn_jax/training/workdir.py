@@ -1,6 +1,5 @@
 """The directory of a run: what it was made with, and whether it is new, interrupted or finished."""
 
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -10,6 +9,8 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import filelock
 
 from crysgnn_jax import __version__
 from crysgnn_jax.errors import UserError
@@ -46,29 +47,28 @@ class Workdir:
             strange = [e.name for e in self.path.iterdir() if e.name not in _NO_RUN_YET]
             if strange and not is_run:
                 raise UserError(
-                    f"--workdir {path} holds other files ({strange[0]}) and no run; "
+                    f"`workdir` {path} holds other files ({strange[0]}) and no run; "
                     "name another directory"
                 )
-            self._lock = open(self.path / LOCK, "w")
+            self._lock = filelock.FileLock(self.path / LOCK)
+            self._lock.acquire(blocking=False)
+        except filelock.Timeout:
+            raise UserError(f"`workdir` {path} is in use by another run") from None
         except OSError as error:
             raise UserError(
-                f"--workdir {path} cannot be written to ({error.strerror}); name another directory"
+                f"`workdir` {path} cannot be written to ({error.strerror}); name another directory"
             ) from None
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._claim(json.loads(json.dumps(made_with)), is_run and overwrite)
-        except BlockingIOError:
-            self._lock.close()
-            raise UserError(f"--workdir {path} is in use by another run") from None
         except BaseException:
-            self._lock.close()
+            self._lock.release()
             raise
 
     def __enter__(self) -> "Workdir":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lock.close()
+        self._lock.release()
 
     def _is_run(self) -> bool:
         config = self.path / CONFIG
@@ -79,7 +79,7 @@ class Workdir:
         if overwrite:
             self._clear()
         if config.exists():
-            require_same(read_json(config)["made_with"], made_with, self.path)
+            require_same(read_made_with(self.path), made_with, self.path)
         else:
             write_json(config, {"made_with": made_with, "environment": environment()})
 
@@ -116,6 +116,35 @@ class Workdir:
         write_json(self.path / RESULT, result)
 
 
+def read_made_with(workdir: Path) -> dict[str, Any]:
+    """What a run was made with, in the terms of today.
+
+    Raises:
+      UserError: its ``config.json`` is missing or damaged.
+    """
+    found = dict(read_json(workdir / CONFIG).get("made_with", {}))
+    if not found:
+        return found
+    found.setdefault("network", "crysgnn")
+    model, settings = dict(found.get("model", {})), dict(found.get("settings", {}))
+    if found["network"] == "cgcnn":  # which was three networks in one, by its settings
+        frozen = model.pop("freeze_encoder", False)
+        if model.pop("classification", False):
+            found["network"] = "cgcnn-classifier"
+        elif found.get("command") == "finetune" or found.get("start"):
+            found["network"] = settings["student"] = "fine-tuned"
+            model["freeze_encoder"] = frozen
+    elif found["network"] == "crysxpp":
+        model.setdefault("embedding_bias", True)
+    model.pop("n_triplet", None)  # now the length of an array of the batch
+    if "property" in settings:
+        settings = {"pull": "released", **settings}
+    for name, values in {"model": model, "settings": settings}.items():
+        if name in found:
+            found[name] = values
+    return found
+
+
 def require_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], where: Path) -> None:
     """Check that a run may go on under the settings given.
 
@@ -126,8 +155,8 @@ def require_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], where: Path
     for name in sorted({*old, *new}):
         if old.get(name) != new.get(name):
             raise UserError(
-                f"--workdir {where} holds a run with {name}={old.get(name)!r}, and this one has "
-                f"{new.get(name)!r}; use the same value, another --workdir, or --overwrite"
+                f"`workdir` {where} holds a run with {name}={old.get(name)!r}, and this one has "
+                f"{new.get(name)!r}; use the same value, another `workdir`, or `overwrite`"
             )
 
 

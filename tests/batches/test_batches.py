@@ -117,8 +117,9 @@ def test_edge_columns(store, crystals):
     np.testing.assert_array_equal(graph.edges["vectors"][: len(vectors)], vectors)
     assert graph.edges["vectors"].shape == (1024, 3)
     assert not graph.edges["vectors"][len(vectors) :].any()
-    assert set(graph.edges) == {"vectors", "distances"}
-    assert set(Batcher(store, Budget(64, 1024, 6))(np.array([20])).edges) == {"distances"}
+    assert set(graph.edges) == {"vectors", "distances", "count"}
+    graph = Batcher(store, Budget(64, 1024, 6))(np.array([20]))
+    assert set(graph.edges) == {"distances", "count"}
 
 
 def test_padding_follows_jraph(store):
@@ -127,7 +128,9 @@ def test_padding_follows_jraph(store):
     assert jraph.get_graph_padding_mask(graph).tolist() == [True, True] + [False] * 4
     real = int(graph.n_node[:2].sum())
     assert jraph.get_node_padding_mask(graph).tolist() == [i < real for i in range(64)]
+    assert graph.nodes["count"].tolist() == [float(i < real) for i in range(64)]
     padding = ~np.asarray(jraph.get_edge_padding_mask(graph))
+    np.testing.assert_array_equal(graph.edges["count"] == 0, padding)
     assert (graph.receivers[padding] >= real).all() and (graph.senders[padding] >= real).all()
     assert (np.diff(graph.receivers) >= 0).all()
 

@@ -12,7 +12,7 @@ import pytest
 from ase import Atoms
 from ase.io import write
 
-from crysgnn_jax.commands import distill, pretrain
+from crysgnn_jax.commands import cli, distill, pretrain
 from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.errors import UserError
 from toys import collection, rocksalt
@@ -35,7 +35,8 @@ def teacher(tmp_path_factory):
     """A tiny trained teacher, and the table it was trained on."""
     path = tmp_path_factory.mktemp("teacher")
     write_table(path / "toys.npz", collection(12))
-    pretrain.main(
+    cli.call(
+        pretrain,
         [
             "--data",
             str(path / "toys.npz"),
@@ -52,13 +53,14 @@ def teacher(tmp_path_factory):
             "1",
             "--batch-size",
             "12",
-        ]
+        ],
     )
     return path
 
 
 def run_pretrain(tmp_path, data, *more):
-    pretrain.main(
+    cli.call(
+        pretrain,
         [
             "--data",
             str(data),
@@ -74,12 +76,13 @@ def run_pretrain(tmp_path, data, *more):
             "--n-convolutions",
             "1",
             *more,
-        ]
+        ],
     )
 
 
 def run_distill(tmp_path, data, *more):
-    distill.main(
+    cli.call(
+        distill,
         [
             "--student",
             "cgcnn",
@@ -93,7 +96,7 @@ def run_distill(tmp_path, data, *more):
             "--epochs",
             "1",
             *more,
-        ]
+        ],
     )
 
 
@@ -110,7 +113,7 @@ def test_missing_and_empty_folders_and_unknown_names(tmp_path):
     with fails("the folder has no structure files"):
         run_pretrain(tmp_path, tmp_path / "empty")
     with fails("--student nope: there is cgcnn"):
-        distill.main(["--student", "nope"])
+        cli.call(distill, ["--student", "nope"])
 
 
 def test_unknown_property_lists_those_present(tmp_path):
@@ -202,7 +205,7 @@ def test_too_few_crystals(tmp_path):
 
 def test_teacher_directories(tmp_path, teacher):
     data = teacher / "toys.npz"
-    with fails("no trained teacher there; make one with python -m experiments.pretrain"):
+    with fails("no trained teacher there; make one with crysgnn pretrain"):
         run_distill(tmp_path, data, "--teacher", str(tmp_path / "none"))
     without = tmp_path / "without"
     without.mkdir()

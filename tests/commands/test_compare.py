@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from crysgnn_jax.commands import compare
+from crysgnn_jax.commands import cli, compare
 from crysgnn_jax.errors import UserError
 from toy_runs import prepare, run
 
@@ -91,7 +91,7 @@ class Full(nn.Module):
         if len(graph.n_node) > 2:
             raise RuntimeError("out of memory")
         import jax.numpy as jnp
-        from crysgnn_jax.models.protocol import Prediction
+        from crysgnn_jax import Prediction
         return Prediction(jnp.zeros(len(graph.n_node)), jnp.zeros((len(graph.nodes["species"]), 1)))
 """
 
@@ -136,8 +136,8 @@ def test_killed_comparison_goes_on(here, tmp_path):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (("--students", "cgcnn,nope"), "--student nope: there is"),
-        (("--properties", "energy,gap"), "--property gap: .* has energy"),
+        (("--students", "cgcnn,nope"), "--students nope: there is"),
+        (("--properties", "energy,gap"), "--properties gap: .* has energy"),
         (("--teacher", "nowhere"), "no trained teacher there"),
         (("--autoencoder", "nowhere"), "cgcnn start from random weights"),
     ],
@@ -150,5 +150,5 @@ def test_bad_flags(here, tmp_path, flags, message):
 @pytest.mark.parametrize("value", ["0", "1.5", "x", "", "0.5,2"])
 def test_bad_fractions(value, capsys):
     with pytest.raises(SystemExit) as caught:
-        compare.main(["--train-fractions", value])
+        cli.call(compare, ["--train-fractions", value])
     assert caught.value.code == 2 and "above 0 and up to 1" in capsys.readouterr().err

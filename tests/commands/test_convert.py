@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from crysgnn_jax.commands import convert, distill, embed, finetune, predict
+from crysgnn_jax.commands import cli, convert, distill, embed, finetune, predict
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.errors import UserError
@@ -23,13 +23,13 @@ def cgcnn(tmp_path):
     published("cgcnn_formation-energy-per-atom")  # skips where it is absent
     workdir = tmp_path / "cgcnn"
     checkpoint = WEIGHTS / "cgcnn_formation-energy-per-atom.npz"
-    convert.main(["--from", "cgcnn", str(checkpoint), "--workdir", str(workdir)])
+    cli.call(convert, ["--from", "cgcnn", str(checkpoint), "--workdir", str(workdir)])
     return workdir
 
 
 def _predict(model, source, tmp_path):
     flags = ["--model", str(model), "--cache", str(tmp_path / "cache"), "--workers", "1"]
-    predict.main([*flags, str(source), "--output", str(tmp_path / "out.csv")])
+    cli.call(predict, [*flags, str(source), "--output", str(tmp_path / "out.csv")])
     with open(tmp_path / "out.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["unit"] for row in rows} == {"eV/atom"}
@@ -79,7 +79,7 @@ def test_converted_networks_are_teachers(tmp_path):
     for kind, path in sources.items():
         if not path.exists():
             pytest.skip(f"the weights {path.name} are not here")
-        convert.main(["--from", kind, str(path), "--workdir", str(tmp_path / kind)])
+        cli.call(convert, ["--from", kind, str(path), "--workdir", str(tmp_path / kind)])
         config = json.loads((tmp_path / kind / "config.json").read_text())
         assert config["made_with"]["featuriser"]["ties"] == "cut"
     short = ("--epochs", "1", "--batch-size", "8")
@@ -91,7 +91,7 @@ def test_converted_networks_are_teachers(tmp_path):
     run(finetune, here, "--workdir", tuned, "--teacher", tmp_path / "crysae", *short)
     for path in (distilled, tuned):
         assert np.isfinite(json.loads((path / "result.json").read_text())["test_mae"])
-    embed.main(
+    cli.call(embed,
         ["--model", str(tmp_path / "crysgnn"), "--cache", str(tmp_path / "cache"), "--workers", "1",
          str(here / "toys.npz"), "--output", str(tmp_path / "e.npz")]
     )  # fmt: skip
@@ -102,8 +102,8 @@ def test_converted_networks_are_teachers(tmp_path):
 def test_conversion_is_repeated_only_on_demand(cgcnn, tmp_path):
     checkpoint = str(WEIGHTS / "cgcnn_band-gap.npz")
     with pytest.raises(UserError, match="holds a run with checkpoint="):
-        convert.main(["--from", "cgcnn", checkpoint, "--workdir", str(cgcnn)])
-    convert.main(["--from", "cgcnn", checkpoint, "--workdir", str(cgcnn), "--overwrite"])
+        cli.call(convert, ["--from", "cgcnn", checkpoint, "--workdir", str(cgcnn)])
+    cli.call(convert, ["--from", "cgcnn", checkpoint, "--workdir", str(cgcnn), "--overwrite"])
     result = json.loads((cgcnn / "result.json").read_text())
     assert (result["property"], result["unit"]) == ("band_gap", "eV")
 
@@ -118,5 +118,7 @@ def test_bad_checkpoints(tmp_path):
         ("schnet", "other.npz", "--from schnet: there is cgcnn, crysgnn"),
     ):
         with pytest.raises(UserError, match=message):
-            convert.main(["--from", kind, str(tmp_path / name), "--workdir", str(tmp_path / "w")])
+            cli.call(
+                convert, ["--from", kind, str(tmp_path / name), "--workdir", str(tmp_path / "w")]
+            )
     assert not (tmp_path / "w").exists()

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from crysgnn_jax.commands import distill, pretrain
+from crysgnn_jax.commands import cli, distill, pretrain
 from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.training.checkpoints import restore_best
@@ -29,7 +29,8 @@ def here(tmp_path_factory):
     """A directory with a table of crystals, a cache, and a trained teacher."""
     path = tmp_path_factory.mktemp("runs")
     write_table(path / "toys.npz", collection(40))
-    pretrain.main(
+    cli.call(
+        pretrain,
         [
             *_data(path, "--data"),
             "--workdir",
@@ -42,7 +43,7 @@ def here(tmp_path_factory):
             "2",
             "--width",
             "16",
-        ]
+        ],
     )
     return path
 
@@ -61,7 +62,8 @@ def _data(path, flag="--data"):
 
 
 def _distill(path, workdir, *more):
-    distill.main(
+    cli.call(
+        distill,
         [
             "--student",
             "cgcnn",
@@ -75,7 +77,7 @@ def _distill(path, workdir, *more):
             "--batch-size",
             "8",
             *more,
-        ]
+        ],
     )
 
 
@@ -154,7 +156,7 @@ def test_finished_run_is_reported_not_repeated(here, capsys):
     stamp = (here / "once" / "metrics.jsonl").stat().st_mtime_ns
     capsys.readouterr()
     _distill(here, "once", "--weight", "0")
-    assert "holds a finished run" in capsys.readouterr().out
+    assert "holds a finished run" in capsys.readouterr().err
     assert (here / "once" / "result.json").read_text() == first
     assert (here / "once" / "metrics.jsonl").stat().st_mtime_ns == stamp
     with pytest.raises(UserError, match=r"settings.seed=0, and this one has 1"):
@@ -210,7 +212,7 @@ def test_killed_run_ends_with_the_same_parameters(here, command):
     module = {"pretrain": pretrain, "distill": distill}[command]
     flags += ["--batch-size", "4", "--log-every", "2", "--workdir"]
     whole, killed = here / f"{command}-whole", here / f"{command}-killed"
-    module.main([*flags, str(whole)])
+    cli.call(module, [*flags, str(whole)])
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     start = [
         sys.executable,
@@ -233,7 +235,7 @@ def test_killed_run_ends_with_the_same_parameters(here, command):
         assert not (killed / "result.json").exists(), "it ended before it could be killed"
         assert _last_step(killed) > seen
         seen = _last_step(killed)
-    module.main([*flags, str(killed), "--checkpoint-seconds", "0"])
+    cli.call(module, [*flags, str(killed), "--checkpoint-seconds", "0"])
     jax.tree.map(
         np.testing.assert_array_equal,
         restore_best(killed / "checkpoints"),
@@ -251,11 +253,12 @@ def _last_step(run):
     return max(map(int, names), default=0)
 
 
-def test_the_example_of_the_readme_runs(here, tmp_path, monkeypatch):
+def test_a_training_loop_of_ones_own_as_documented(here, tmp_path, monkeypatch):
     shutil.copytree(here / "teacher", tmp_path / "runs" / "teacher")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CRYSGNN_CACHE", str(tmp_path / "cache"))
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    text = (ROOT / "docs" / "distillation.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names: dict = {}
     exec(example, names)
     assert np.isfinite(float(names["metrics"]["loss"])) and "embedding" in names["metrics"]
@@ -321,4 +324,4 @@ def test_nan_stops_the_run_and_names_step_ids_and_checkpoint(here, tmp_path):
         "20",
     ]
     with pytest.raises(UserError, match=r"at step \d+ \(batch: c\d+.*checkpoint.*learning-rate"):
-        distill.main(flags)
+        cli.call(distill, flags)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crysgnn_jax.commands import distill, embed, finetune, predict, pretrain
+from crysgnn_jax.commands import cli, distill, embed, finetune, predict, pretrain
 from crysgnn_jax.errors import UserError
 from toy_runs import COMMON, prepare, run
 
@@ -45,14 +45,14 @@ def test_distilled_student_can_be_used(here, tmp_path, student):
     assert result["distilled"] and result["compilations"] == 1
     flags = ["--model", str(workdir), "--cache", str(here / "cache"), *COMMON]
     flags.append(str(here / "toys.npz"))
-    predict.main([*flags, "--output", str(tmp_path / "out.csv")])
+    cli.call(predict, [*flags, "--output", str(tmp_path / "out.csv")])
     # Using the model gives what its run reported.
     reported = _predictions(workdir / "predictions.csv")
     again = _predictions(tmp_path / "out.csv")
     assert again.keys() == reported.keys()
     for id, value in reported.items():
         assert again[id] == pytest.approx(value, abs=1e-5)
-    embed.main([*flags, "--output", str(tmp_path / "out.npz")])
+    cli.call(embed, [*flags, "--output", str(tmp_path / "out.npz")])
     with np.load(tmp_path / "out.npz") as arrays:
         assert arrays["embeddings"].shape == (arrays["n_atoms"].sum(), 8)
         first = arrays["embeddings"][: arrays["n_atoms"][0]]
@@ -107,7 +107,7 @@ def test_fine_tuning(here, tmp_path):
         ("frozen", tmp_path / "frozen"),
     ):
         flags = ["--model", str(workdir), "--cache", str(here / "cache"), *COMMON]
-        embed.main([*flags, str(here / "toys.npz"), "--output", str(tmp_path / "e.npz")])
+        cli.call(embed, [*flags, str(here / "toys.npz"), "--output", str(tmp_path / "e.npz")])
         with np.load(tmp_path / "e.npz") as arrays:
             vectors = arrays["embeddings"]
         embeddings[name] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -120,11 +120,11 @@ def test_fine_tuning(here, tmp_path):
 
 def test_a_teacher_predicts_no_property(here):
     with pytest.raises(UserError, match="holds crysgnn, which was trained without labels"):
-        predict.main(["--model", str(here / "teacher"), str(here / "toys.npz")])
+        cli.call(predict, ["--model", str(here / "teacher"), str(here / "toys.npz")])
     with pytest.raises(UserError, match="--model .*nowhere: no trained model there"):
-        predict.main(["--model", str(here / "nowhere"), str(here / "toys.npz")])
+        cli.call(predict, ["--model", str(here / "nowhere"), str(here / "toys.npz")])
     with pytest.raises(UserError, match="cutoff=5.0 but the network .* cutoff=8.0"):
-        embed.main(
+        cli.call(embed,
             ["--model", str(here / "teacher"), str(here / "toys.npz"), "--cutoff", "5",
              "--output", str(here / "e.npz")]
         )  # fmt: skip
@@ -154,7 +154,7 @@ def test_the_worked_example_of_the_documentation(here, tmp_path, own):
         result = json.loads((workdir / twin / "result.json").read_text())
         assert result["student"] == "my_students:SchNetLike" and np.isfinite(result["test_mae"])
     flags = ["--model", str(workdir / "distilled"), "--cache", str(here / "cache"), *COMMON]
-    predict.main([*flags, str(here / "toys.npz"), "--output", str(tmp_path / "out.csv")])
+    cli.call(predict, [*flags, str(here / "toys.npz"), "--output", str(tmp_path / "out.csv")])
     reported = _predictions(workdir / "distilled" / "predictions.csv")
     assert _predictions(tmp_path / "out.csv") == pytest.approx(reported, abs=1e-5)
     run(
@@ -168,7 +168,7 @@ def test_the_worked_example_of_the_documentation(here, tmp_path, own):
 BROKEN = """
 import flax.linen as nn
 import jax.numpy as jnp
-from crysgnn_jax.models.protocol import Prediction
+from crysgnn_jax import Prediction
 class Tuple(nn.Module):
     def __call__(self, graph, train):
         return jnp.zeros(len(graph.n_node)), jnp.zeros((1, 2))
@@ -196,7 +196,7 @@ number = 3
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("broken:Tuple", "it returned tuple; return crysgnn_jax.models.protocol.Prediction"),
+        ("broken:Tuple", "it returned tuple; return crysgnn_jax.Prediction"),
         ("broken:Wide", r"its prediction has shape \(2, 1\) for a batch of 2, not \[n_graph\]"),
         (
             "broken:Pooled",
@@ -206,7 +206,7 @@ number = 3
         ("broken:Cached", "calling it as module.graph, train. failed: "),
         ("broken:Needs", "Needs cannot be made"),
         ("torn:X", "torn cannot be imported .SyntaxError"),
-        ("wrong:X", "Student.loss='huber'.: there is mse"),
+        ("wrong:X", "Recipe.loss='huber'.: there is mse"),
         (":X", "there is cgcnn"),
         ("broken:number", "number is not a class of flax.linen.Module"),
         ("broken:Missing", "broken has no Missing"),
@@ -217,7 +217,10 @@ number = 3
 def test_modules_that_break_the_protocol_are_refused(here, tmp_path, own, name, message):
     own("broken", BROKEN)
     own("torn", "def x(:")
-    own("wrong", "from crysgnn_jax.models.protocol import Student; X = Student(int, loss='huber')")
+    own(
+        "wrong",
+        "from crysgnn_jax import Network, Recipe; X = Network(int, recipe=Recipe(loss='huber'))",
+    )
     with pytest.raises(UserError, match=message) as caught:
         _distil(here, name, "--vanilla", "--workdir", tmp_path / "run")
     assert "\n" not in str(caught.value)
@@ -227,15 +230,14 @@ def test_modules_that_break_the_protocol_are_refused(here, tmp_path, own, name, 
 DROPOUT = """
 import flax.linen as nn
 import jax.numpy as jnp
-from crysgnn_jax.models.graph import mean_pool
-from crysgnn_jax.models.protocol import Prediction
+from crysgnn_jax import Batch, Prediction
 class Drop(nn.Module):
     width: int = 4
     @nn.compact
     def __call__(self, graph, train):
         atoms = nn.Embed(101, self.width)(graph.nodes["species"])
         atoms = nn.Dropout(0.5, deterministic=not train)(atoms)
-        return Prediction(nn.Dense(1)(mean_pool(atoms, graph))[:, 0], atoms)
+        return Prediction(nn.Dense(1)(Batch(graph).mean_of_atoms(atoms))[:, 0], atoms)
 """
 
 
@@ -275,10 +277,12 @@ def test_output_is_whole_or_not_there(here, tmp_path):
     (tmp_path / "link.csv").symlink_to(tmp_path / "target.csv")
     flags = [str(here / "toys.npz"), "--cache", str(here / "cache"), *COMMON]
     with pytest.raises(UserError, match="no trained model there"):
-        predict.main(["--model", "nowhere", *flags, "--output", str(tmp_path / "new.csv")])
+        cli.call(predict, ["--model", "nowhere", *flags, "--output", str(tmp_path / "new.csv")])
     assert not (tmp_path / "new.csv").exists()
     with pytest.raises(UserError, match="is a directory; name a file"):
-        embed.main(["--model", str(here / "teacher"), *flags, "--output", str(tmp_path)])
-    embed.main(["--model", str(here / "teacher"), *flags, "--output", str(tmp_path / "link.csv")])
+        cli.call(embed, ["--model", str(here / "teacher"), *flags, "--output", str(tmp_path)])
+    cli.call(
+        embed, ["--model", str(here / "teacher"), *flags, "--output", str(tmp_path / "link.csv")]
+    )
     assert (tmp_path / "link.csv").is_symlink()
     assert (tmp_path / "target.csv").read_bytes().startswith(b"PK")

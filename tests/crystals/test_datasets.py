@@ -1,7 +1,6 @@
 """The bundled data sets are what they say, and sources can be joined and cut."""
 
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +10,7 @@ from crysgnn_jax.crystals.named import NAMED, PROPERTY_UNITS, load_named, unit_o
 from crysgnn_jax.crystals.sources import Combined, select
 from crysgnn_jax.crystals.table import CrystalTable, write_table
 from crysgnn_jax.errors import InvalidCrystal, UserError
-
-SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+from golden_files import SHARED
 
 SIZES = {"formation_energy": 3938, "elastic": 1181, "dielectric": 1056, "piezoelectric": 940}
 

@@ -1,7 +1,6 @@
 """Crystal tables: what is written is read, and damage is named."""
 
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +8,7 @@ import pytest
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.table import CrystalTable, write_table
 from crysgnn_jax.errors import InvalidCrystal, UserError
-
-SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+from golden_files import SHARED
 
 
 def three_crystals():

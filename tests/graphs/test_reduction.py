@@ -31,7 +31,7 @@ def bonds_of(store, crystal):
     graphs = store.reduced
     degree = rows_of(graphs.degree, graphs.node_offsets, crystal)
     receivers = np.repeat(np.arange(len(degree)), degree)
-    columns = (graphs.senders, graphs.edges["distances"], graphs.edge_multiplicity)
+    columns = (graphs.senders, graphs.edges["distances"], graphs.edge_counts)
     senders, distances, counts = (rows_of(x, graphs.edge_offsets, crystal) for x in columns)
     return [
         (int(i), int(k), round(float(d), 3), int(w))
@@ -59,7 +59,7 @@ def test_perovskite_keeps_its_three_oxygens_together(store):
 def test_a_crystal_without_symmetry_stays_as_it_is(store):
     graphs, full = store.reduced, store.full
     assert graphs.n_nodes[4] == full.n_nodes[4] == 9
-    assert (rows_of(graphs.multiplicity, graphs.node_offsets, 4) == 1).all()
+    assert (rows_of(graphs.node_counts, graphs.node_offsets, 4) == 1).all()
     assert graphs.n_edges[4] == full.n_edges[4]
     ours, theirs = (rows_of(x.edges["distances"], x.edge_offsets, 4) for x in (graphs, full))
     np.testing.assert_allclose(np.sort(ours), np.sort(theirs), atol=1e-6)
@@ -68,15 +68,14 @@ def test_a_crystal_without_symmetry_stays_as_it_is(store):
 def test_nothing_is_lost(store):
     graphs = store.reduced
     for crystal in range(len(store)):
-        m = rows_of(graphs.multiplicity, graphs.node_offsets, crystal)
-        w = rows_of(graphs.edge_multiplicity, graphs.edge_offsets, crystal)
+        m = rows_of(graphs.node_counts, graphs.node_offsets, crystal)
+        w = rows_of(graphs.edge_counts, graphs.edge_offsets, crystal)
         degree = rows_of(graphs.degree, graphs.node_offsets, crystal)
         assert m.sum() == store.n_nodes[crystal]
         assert (np.repeat(m, degree) * w).sum() == store.n_edges[crystal]
-        pairs = graphs.lists["n_pair"]
+        pairs = graphs.list("pairs")
         edges, counts = (
-            rows_of(pairs.columns[f"pair_{x}"], pairs.offsets, crystal)
-            for x in ("edges", "multiplicity")
+            rows_of(pairs.columns[name], pairs.offsets, crystal) for name in ("n_edges", "count")
         )
         assert counts.sum() <= store.n_nodes[crystal] ** 2
         if edges.max() < 5:
@@ -85,11 +84,11 @@ def test_nothing_is_lost(store):
 
 def test_angles_of_the_face_centred_lattice(tmp_path):
     store = store_of([fcc()], tmp_path, rule="bonds")
-    found = store.reduced.lists["n_triplet"].columns
+    found = store.reduced.list("triplets").columns
     # 12 edges to images of itself, each with 11 others: at 60°, 90°, 120°, and the way back, as
     # seen along the first and against the second; straight on would be the edge itself.
-    cosines = found["triplet_cosines"].round(5).tolist()
-    counts = found["triplet_multiplicity"].tolist()
+    cosines = found["cosines"].round(5).tolist()
+    counts = found["count"].tolist()
     assert dict(zip(cosines, counts)) == {-0.5: 4, 0.0: 2, 0.5: 4, 1.0: 1}
     assert store.reduced.n_edges.tolist() == [1]
 
@@ -104,7 +103,7 @@ def test_values_of_atoms_and_nodes(store):
     means = graphs.of_nodes(rows, values)
     assert means[:, 0].tolist() == [0.0, 1.0, 3.0, 6.5, 10.5]
     assert means[:, 1].tolist() == [0.0, -2.0, -6.0, -13.0, -21.0]
-    assert store.full.of_nodes(rows, values) is values
+    np.testing.assert_array_equal(store.full.of_nodes(rows, values), values)
     nothing = np.empty(0, np.int64)
     assert graphs.of_nodes(nothing, np.empty((0, 2))).shape == (0, 2)
 
@@ -140,9 +139,13 @@ def test_triplets_are_reduced_in_parts(tmp_path, monkeypatch):
     whole = store_of(crystals, tmp_path / "whole", rule="bonds")
     monkeypatch.setattr(reduction, "_MAX_TRIPLETS", 1)
     parts = store_of(crystals, tmp_path / "parts", rule="bonds")
-    for name in (*whole.reduced.lists["n_triplet"].columns, "site", "bond_senders"):
-        np.testing.assert_array_equal(np.load(whole.path / f"{name}.npy"),
-                                      np.load(parts.path / f"{name}.npy"))  # fmt: skip
+    found, expected = (store.reduced.list("triplets") for store in (parts, whole))
+    np.testing.assert_array_equal(found.offsets, expected.offsets)
+    assert len(expected.columns) == 4 and found.columns.keys() == expected.columns.keys()
+    for name, column in expected.columns.items():
+        np.testing.assert_array_equal(found.columns[name], column)
+    for name in ("site", "bond_senders"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
 
 
 def test_graphs_of_many_crystals_are_reduced_as_those_of_one(store, tmp_path):

@@ -1,15 +1,14 @@
 """Space groups of textbook structures and of published crystals."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.errors import InvalidCrystal
 from crysgnn_jax.graphs.symmetry import CRYSTAL_SYSTEMS, crystal_system, space_group_number
+from golden_files import SHARED
 
-PUBLISHED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "mp_36k.npz"
+PUBLISHED = SHARED / "data" / "mp_36k.npz"
 
 FCC = np.array([[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
 HEXAGONAL = np.array([[1, 0, 0], [-0.5, np.sqrt(0.75), 0], [0, 0, 1.6]])

@@ -7,11 +7,11 @@ import pytest
 
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.interop.torch_names import KINDS, convert
-from crysgnn_jax.models.cgcnn import CGCNN
-from crysgnn_jax.models.crysae import CrysAE
+from crysgnn_jax.models.cgcnn import CGCNN, CGCNNClassifier
 from crysgnn_jax.models.crysxpp import CrysXPP
 from crysgnn_jax.models.gatgnn import GATGNN
-from crysgnn_jax.models.teacher import Teacher
+from crysgnn_jax.pretraining.registry import RELEASED
+from crysgnn_jax.pretraining.teacher import CrysAE, Teacher
 from golden import TWO_ATOMS, graph_of, load, under
 
 
@@ -38,9 +38,9 @@ def cgcnn_state(width=4, n_convolutions=2, head_width=3, n_more=0, n_outputs=1, 
     }
 
 
-def same_shapes(module, variables, **call):
+def same_shapes(module, variables):
     graph = graph_of(TWO_ATOMS)
-    expected = jax.eval_shape(lambda: module.init(jax.random.key(0), graph, True, **call))
+    expected = jax.eval_shape(lambda: module.init(jax.random.key(0), graph, True))
     assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda x: x.shape, dict(expected))
 
 
@@ -52,10 +52,9 @@ def test_settings_of_a_small_cgcnn():
         "head_width": 3,
         "n_hidden": 3,
         "embedding_bias": True,
-        "classification": False,
         "cutoff": 6.0,
     }
-    assert (found.mean, found.std, found.property, found.classification) == (None,) * 3 + (False,)
+    assert (found.mean, found.std, found.property, found.network) == (None,) * 3 + ("cgcnn",)
     same_shapes(CGCNN(**found.settings), found.variables)
 
 
@@ -72,7 +71,8 @@ def test_bare_names_and_names_below_params_are_the_same():
     bare, full = convert("cgcnn", {**state, "epoch": np.array(7)}), convert("cgcnn", file)
     jax.tree.map(np.testing.assert_array_equal, bare.variables, full.variables)
     assert (full.mean, full.std, full.property) == (2.0, 3.0, "band_gap")
-    assert full.network == "cgcnn" and full.classification
+    assert full.network == "cgcnn-classifier"
+    same_shapes(CGCNNClassifier(**full.settings), full.variables)
 
 
 def test_gate_and_core_are_taken_apart():
@@ -92,24 +92,20 @@ def test_encoder_without_bias():
 
 
 @pytest.mark.parametrize(
-    ("kind", "module", "call"),
-    [
-        ("crysgnn", Teacher, {"n_block": 1}),
-        ("crysae", CrysAE, {"n_block": 1}),
-        ("crysxpp", CrysXPP, {}),
-        ("gatgnn", GATGNN, {}),
-    ],
+    ("kind", "module"),
+    [("crysgnn", Teacher), ("crysae", CrysAE), ("crysxpp", CrysXPP), ("gatgnn", GATGNN)],
 )
-def test_kinds(kind, module, call):
+def test_kinds(kind, module):
     found = convert(kind, under(load(kind), "params"))
     assert found.network == kind
     # The defaults are the released settings, and all of them are read off.
     assert module(**found.settings) == module()
-    same_shapes(module(), found.variables, **call)
+    heads = {"objectives": tuple(x for x, _ in RELEASED[kind])} if kind in RELEASED else {}
+    same_shapes(module(**heads), found.variables)
 
 
 def test_weights_of_another_network():
-    with pytest.raises(UserError, match="^m.pt does not fit --from alignn: atom_emb.*missing"):
+    with pytest.raises(UserError, match="^m.pt does not fit `kind` alignn: atom_emb.*missing"):
         convert("alignn", cgcnn_state(), source="m.pt")
 
 
@@ -148,16 +144,16 @@ MISFITS = {
 @pytest.mark.parametrize("case", MISFITS)
 def test_what_does_not_fit_is_named(case):
     arrays, message = MISFITS[case]
-    with pytest.raises(UserError, match=f"^m.npz does not fit --from cgcnn: {message}$"):
+    with pytest.raises(UserError, match=f"^m.npz does not fit `kind` cgcnn: {message}$"):
         convert("cgcnn", arrays, source="m.npz")
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {"cgcnn"}))
 def test_another_kind_is_refused(kind):
-    with pytest.raises(UserError, match=f"does not fit --from {kind}: "):
+    with pytest.raises(UserError, match=f"does not fit `kind` {kind}: "):
         convert(kind, cgcnn_state())
 
 
 def test_unknown_kind():
-    with pytest.raises(UserError, match="--from schnet: there is cgcnn, crysgnn"):
+    with pytest.raises(UserError, match="`kind` schnet: there is cgcnn, crysgnn"):
         convert("schnet", {})

@@ -10,17 +10,26 @@ from test_invariance import moved, other_cell, permuted, rotated, supercell
 
 from crysgnn_jax.batches.budget import Budget
 from crysgnn_jax.batches.loader import Batcher, stack
+from crysgnn_jax.batches.views import mark_spread
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.readers import crystal_list
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.build import build_store
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.interop.torch_names import convert
-from crysgnn_jax.models.alignn import ALIGNN, STUDENT, radial_basis
-from crysgnn_jax.models.line_graph import angle_cosines, count_triplets, line_graph
+from crysgnn_jax.models.alignn import ALIGNN, NETWORK, radial_basis
 from crysgnn_jax.objectives.property import Standardiser, property_loss
 from golden import assert_close, load, under, variables_of, with_statistics
-from toys import caesium_chloride, collection, fcc, perovskite, random_crystal, rocksalt
+from oracles import counted, padded, triplets_of, with_triplets
+from toys import (
+    batcher_for_all,
+    caesium_chloride,
+    collection,
+    fcc,
+    perovskite,
+    random_crystal,
+    rocksalt,
+)
 
 
 def stored_graph(arrays, padding=(3, 7, 2)):
@@ -32,25 +41,29 @@ def stored_graph(arrays, padding=(3, 7, 2)):
     more_nodes, more_edges, more_graphs = padding
     # In the original a vector leads along its edge; here back along it.
     vectors = -arrays["graph/r"][order]
-    pad = lambda x, n, fill=0: np.concatenate([x, np.full((n, *x.shape[1:]), fill, x.dtype)])
+    senders, receivers = (arrays[f"graph/{x}"][order].astype(np.int32) for x in ("src", "dst"))
     counts = lambda x, more: np.concatenate([x, [more], np.zeros(more_graphs - 1, np.int32)])
     labels = arrays.get("train/target", np.zeros(len(n_node), np.float32))[:, None]
     graph = jraph.GraphsTuple(
-        nodes={"species": pad(arrays["crystals/numbers"].astype(np.int32), more_nodes)},
-        edges={
-            "distances": pad(np.linalg.norm(vectors, axis=1), more_edges),
-            "vectors": pad(vectors, more_edges),
+        nodes={
+            "species": padded(arrays["crystals/numbers"].astype(np.int32), more_nodes),
+            "count": counted(n_node.sum(), more_nodes),
         },
-        receivers=pad(arrays["graph/dst"][order].astype(np.int32), more_edges, n_node.sum()),
-        senders=pad(arrays["graph/src"][order].astype(np.int32), more_edges, n_node.sum()),
+        edges={
+            "distances": padded(np.linalg.norm(vectors, axis=1), more_edges),
+            "count": counted(len(order), more_edges),
+        },
+        receivers=padded(receivers, more_edges, n_node.sum()),
+        senders=padded(senders, more_edges, n_node.sum()),
         globals={
-            "labels": pad(labels, more_graphs),
-            "label_mask": pad(np.ones_like(labels), more_graphs),
+            "labels": padded(labels, more_graphs),
+            "label_mask": padded(np.ones_like(labels), more_graphs),
         },
         n_node=counts(n_node, more_nodes),
         n_edge=counts(n_edge, more_edges),
     )
-    return graph, order
+    # Both ways round the original's triplets and these are the same; see `test_triplets`.
+    return with_triplets(graph, triplets_of(senders, receivers, vectors), more=11), order
 
 
 class Golden:
@@ -62,7 +75,7 @@ class Golden:
         self.parameters = under(self.arrays, "params")
         found = convert("alignn", self.parameters)
         self.variables = found.variables
-        self.module = ALIGNN(**found.settings, n_triplet=len(self.arrays["graph/lg_src"]) + 11)
+        self.module = ALIGNN(**found.settings)
         self.n_node = len(self.arrays["crystals/numbers"])
         self.n_graph = len(self.arrays["crystals/n_atoms"])
 
@@ -88,7 +101,7 @@ def test_parameter_count(golden):
     variables = jax.eval_shape(lambda: golden.module.init(jax.random.key(0), golden.graph, True))
     count = sum(x.size for x in jax.tree.leaves(variables["params"]))
     if golden.name == "alignn":
-        assert golden.module == ALIGNN(n_triplet=golden.module.n_triplet)
+        assert golden.module == ALIGNN()
         assert count == 4_026_753
     else:
         assert count == 38_753
@@ -96,13 +109,14 @@ def test_parameter_count(golden):
     assert shape(variables) == shape(golden.variables)
 
 
-def test_line_graph(golden):
-    graph, arrays, order = golden.graph, golden.arrays, golden.order
-    line = line_graph(graph, golden.module.n_triplet)
-    total = int(line.total)
-    assert total == len(arrays["graph/lg_src"])
-    first, second = (order[np.asarray(x)[:total]] for x in line[:2])
-    cosines = np.asarray(angle_cosines(line, graph.edges["vectors"]))[:total]
+def test_triplets(golden):
+    """The line graph that the networks are given is that of the original."""
+    arrays, order = golden.arrays, golden.order
+    found = golden.graph.edges["triplets"]
+    total = len(arrays["graph/lg_src"])
+    assert found["count"].sum() == total
+    first, second = (order[found[x][:total]] for x in ("senders", "receivers"))
+    cosines = found["cosines"][:total]
     mine, theirs = (
         np.lexsort((first, second)),
         np.lexsort((arrays["graph/lg_src"], arrays["graph/lg_dst"])),
@@ -200,26 +214,28 @@ SMALL = ALIGNN(width=16, embedding_width=8, n_alignn=2, n_gcn=1, n_radial=20, n_
 
 def fresh(graph):
     """Variables of `SMALL`."""
-    return jax.jit(SMALL.init, static_argnums=2)(jax.random.key(0), graph, True)
+    return jax.jit(lambda key, graph: SMALL.init(key, graph, True))(jax.random.key(0), graph)
+
+
+evaluate = jax.jit(lambda variables, graph: SMALL.apply(variables, graph, False))
 
 
 def bonds_of(crystals, directory):
     store = build_store(
-        crystal_list(crystals), FeaturiserSettings(**STUDENT.graphs), cache_dir=directory
+        crystal_list(crystals), FeaturiserSettings(**NETWORK.needs.graphs), cache_dir=directory
     )
     assert not store.skipped
     return store
 
 
-def batch_of(store, budget=None):
-    """All crystals of a store as one batch, and the number of their triplets."""
-    sizes = (int(store.n_nodes.sum()) + 1, int(store.n_edges.sum()), len(store) + 1)
-    label = np.linspace(-1.0, 1.0, len(store))
-    batcher = Batcher(
-        store, budget or Budget(*sizes), label=label, edge_columns=("distances", "vectors")
-    )
-    n_triplet = int(count_triplets(store).sum())
-    return batcher(np.arange(len(store))), n_triplet
+def batch_of(store, more=(0, 0, 0, 0)):
+    """All crystals of a store as one batch, with ``more`` nodes, edges, graphs and triplets."""
+    n_triplet = int(store.full.list("triplets").lengths.sum())
+    needed = (int(store.n_nodes.sum()) + 1, int(store.n_edges.sum()), len(store) + 1, n_triplet)
+    nodes, edges, graphs, triplets = (size + extra for size, extra in zip(needed, more))
+    budget = Budget(nodes, edges, graphs, {"triplets": triplets})
+    batcher = Batcher(store, budget, label=np.linspace(-1.0, 1.0, len(store)))
+    return batcher(np.arange(len(store)))
 
 
 @pytest.mark.parametrize("change", [permuted, moved, rotated, other_cell, supercell])
@@ -230,21 +246,20 @@ def test_predictions_do_not_depend_on_the_description(change, tmp_path):
     changed = [Crystal(crystal.id, *change(crystal, generator)) for crystal in crystals]
     variables, results = None, []
     for described in (crystals, changed):
-        graph, n_triplet = batch_of(bonds_of(described, tmp_path))
-        module = SMALL.clone(n_triplet=n_triplet)
+        graph = batch_of(bonds_of(described, tmp_path))
         if variables is None:
             variables = fresh(graph)
             # The output of a fresh network hardly depends on its input: make it do so.
             variables["params"]["output"]["kernel"] *= 20
-        results.append(jax.jit(module.apply, static_argnums=2)(variables, graph, False).prediction)
+        results.append(evaluate(variables, graph).prediction)
     before, after = (np.asarray(x)[: len(crystals)] for x in results)
     assert np.std(before) > 0.1
     np.testing.assert_allclose(after, before, atol=1e-4)
 
 
-def _step(module, variables, graph, axis_name=None):
+def _step(module, variables, graph):
     """Loss, predictions, statistics and gradients of a step in training mode."""
-    loss_of = property_loss(Standardiser(0.0, 1.0), axis_name=axis_name)
+    loss_of = property_loss(Standardiser(0.0, 1.0))
 
     def loss(params):
         outputs, updated = module.apply(
@@ -260,19 +275,17 @@ def _step(module, variables, graph, axis_name=None):
 
 def test_padding_adds_nothing(tmp_path):
     store = bonds_of([*collection(5), fcc()], tmp_path)
-    n_node, n_edge = int(store.n_nodes.sum()), int(store.n_edges.sum())
-    graph, n_triplet = batch_of(store)
-    variables = fresh(graph)
+    n_node = int(store.n_nodes.sum())
+    variables = fresh(batch_of(store))
+    step = jax.jit(lambda graph: _step(SMALL, variables, graph))
     results = []
-    for budget, more in [
-        (Budget(n_node + 1, n_edge, 7), 0),
-        (Budget(n_node + 70, n_edge + 300, 30), 500),
+    for more in [
+        (0, 0, 0, 0),
+        (69, 300, 23, 500),
         # A last batch that is nearly empty: all its padding edges end at one padding atom.
-        (Budget(n_node + 9, n_edge + 20_000, 7), 9000),
+        (8, 20_000, 0, 9000),
     ]:
-        graph, _ = batch_of(store, budget)
-        module = SMALL.clone(n_triplet=n_triplet + more)
-        value, outputs, *rest = jax.jit(lambda g, m=module: _step(m, variables, g))(graph)
+        value, outputs, *rest = step(batch_of(store, more))
         assert np.isfinite(outputs.prediction).all() and np.isfinite(outputs.embeddings).all()
         results.append((value, outputs.prediction[:6], outputs.embeddings[:n_node], *rest))
     # Equal but for the order in which sums of other lengths are taken.
@@ -282,21 +295,17 @@ def test_padding_adds_nothing(tmp_path):
         )
 
 
-def test_a_batch_with_too_many_triplets_is_not_predicted(tmp_path):
-    graph, n_triplet = batch_of(bonds_of([fcc(), rocksalt()], tmp_path))
-    variables = fresh(graph)
-    for n, is_complete in ((n_triplet, True), (n_triplet - 1, False)):
-        apply = jax.jit(SMALL.clone(n_triplet=n).apply, static_argnums=2)
-        assert (np.isfinite(apply(variables, graph, False).prediction) == is_complete).all()
+def test_a_batch_with_too_many_triplets_is_not_made(tmp_path):
+    store = bonds_of([fcc(), rocksalt()], tmp_path)
+    with pytest.raises(ValueError):
+        batch_of(store, more=(0, 0, 0, -1))
 
 
 def test_recomputing_changes_nothing(tmp_path):
-    graph, n_triplet = batch_of(bonds_of(collection(3), tmp_path))
+    graph = batch_of(bonds_of(collection(3), tmp_path))
     variables = fresh(graph)
     kept, recomputed = (
-        jax.jit(lambda g, r=remat: _step(SMALL.clone(n_triplet=n_triplet, remat=r), variables, g))(
-            graph
-        )
+        jax.jit(lambda g, r=remat: _step(SMALL.clone(remat=r), variables, g))(graph)
         for remat in (False, True)
     )
     jax.tree.map(
@@ -306,27 +315,23 @@ def test_recomputing_changes_nothing(tmp_path):
 
 def test_two_devices_are_one(tmp_path):
     store = bonds_of([*collection(3), fcc()], tmp_path)
-    whole, n_triplet = batch_of(store)
-    module = SMALL.clone(n_triplet=n_triplet)
+    batcher = batcher_for_all(store, lists=("triplets",), label=np.linspace(-1.0, 1.0, 4))
+    whole = batcher(np.arange(4))
     variables = fresh(whole)
-    budget = Budget(int(store.n_nodes.sum()) + 1, int(store.n_edges.sum()), 5)
-    batcher = Batcher(
-        store, budget, label=np.linspace(-1.0, 1.0, 4), edge_columns=("distances", "vectors")
-    )
     parts = stack([batcher(np.arange(3)), batcher(np.array([3]))])
 
     def step(graph):
         value, outputs, statistics, gradients = _step(
-            module.clone(axis_name="devices"), variables, graph, "devices"
+            SMALL, variables, mark_spread(graph, "devices")
         )
-        sum_of = lambda x: jax.lax.psum(x, "devices")
-        return sum_of(value), outputs.prediction, statistics, jax.tree.map(sum_of, gradients)
+        mean = jax.lax.pmean(gradients, "devices")
+        return value, outputs.prediction, statistics, mean
 
     value, prediction, statistics, gradients = jax.jit(jax.vmap(step, axis_name="devices"))(parts)
-    expected = jax.jit(lambda g: _step(module, variables, g))(whole)
+    expected = jax.jit(lambda g: _step(SMALL, variables, g))(whole)
     first = lambda tree: jax.tree.map(lambda x: x[0], tree)
     close = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=5e-6)
-    close(value[0], expected[0])
+    close(value, np.full(2, expected[0]))
     close(np.append(prediction[0, :3], prediction[1, :1]), expected[1].prediction[:4])
     jax.tree.map(close, first(statistics), expected[2])
     jax.tree.map(close, first(gradients), expected[3])

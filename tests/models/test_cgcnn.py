@@ -6,9 +6,9 @@ import pytest
 
 from crysgnn_jax.interop.checkpoints import read_checkpoint
 from crysgnn_jax.interop.torch_names import convert
-from crysgnn_jax.models.cgcnn import CGCNN
-from crysgnn_jax.models.teacher import Teacher
+from crysgnn_jax.models.cgcnn import CGCNN, CGCNNClassifier, FineTuned
 from crysgnn_jax.objectives.property import Standardiser, property_loss
+from crysgnn_jax.pretraining.teacher import Teacher
 from golden import (
     TWO_ATOMS,
     assert_close,
@@ -95,7 +95,7 @@ def test_published_weights():
 )
 def test_published_checkpoints(golden, name):
     found = convert("cgcnn", read_checkpoint(published(f"cgcnn_{name}")))
-    assert found.property == name.replace("-", "_") and not found.classification
+    assert found.property == name.replace("-", "_") and found.network == "cgcnn"
     outputs = CGCNN(**found.settings).apply(found.variables, golden[1], False)
     expected = load("checkpoints_eval")[f"prediction/cgcnn_{name}"]
     assert_close(found.std * outputs.prediction[: len(expected)] + found.mean, expected)
@@ -103,8 +103,8 @@ def test_published_checkpoints(golden, name):
 
 def test_published_classifier(golden):
     found = convert("cgcnn", read_checkpoint(published("cgcnn_semi-metal-classification")))
-    assert found.classification
-    outputs = CGCNN(**found.settings).apply(found.variables, golden[1], False)
+    assert found.network == "cgcnn-classifier"
+    outputs = CGCNNClassifier(**found.settings).apply(found.variables, golden[1], False)
     expected = load("checkpoints_eval")["prediction/cgcnn_semi-metal-classification"]
     assert_close(outputs.prediction[: len(expected)], np.exp(expected[:, 1]))
 
@@ -113,14 +113,14 @@ def test_encoder_without_bias_is_the_teachers():
     graph = graph_of(TWO_ATOMS)
     student, key = CGCNN(n_convolutions=5, embedding_bias=False), jax.random.key(0)
     ours = jax.eval_shape(lambda: student.init(key, graph, True))
-    theirs = jax.eval_shape(lambda: Teacher().init(key, graph, True, n_block=1))
+    theirs = jax.eval_shape(lambda: Teacher().init(key, graph, True))
     for kind in ("params", "batch_stats"):
         assert ours[kind]["encoder"] == theirs[kind]["encoder"]
 
 
 def test_frozen_encoder_stays_as_it_is():
     graph = graph_of(TWO_ATOMS)
-    module = CGCNN(n_convolutions=1, freeze_encoder=True)
+    module = FineTuned(n_convolutions=1, freeze_encoder=True)
     variables = module.init(jax.random.key(0), graph, True)
 
     def total(params):
@@ -135,5 +135,6 @@ def test_frozen_encoder_stays_as_it_is():
     assert not any(x.any() for x in jax.tree.leaves(gradients["encoder"]))
     assert gradients["hidden_0"]["kernel"].any()
     jax.tree.map(np.testing.assert_array_equal, updated["batch_stats"], variables["batch_stats"])
-    thawed = CGCNN(n_convolutions=1).apply(variables, graph, False)
-    np.testing.assert_array_equal(outputs.prediction, thawed.prediction)
+    for thawed in (FineTuned(n_convolutions=1), CGCNN(n_convolutions=1)):
+        prediction = thawed.apply(variables, graph, False).prediction
+        np.testing.assert_array_equal(outputs.prediction, prediction)

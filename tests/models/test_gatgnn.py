@@ -7,11 +7,12 @@ import pytest
 
 from crysgnn_jax.batches.budget import Budget
 from crysgnn_jax.batches.loader import Batcher
+from crysgnn_jax.batches.views import Batch, Links, Rows
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.readers import crystal_list
 from crysgnn_jax.graphs.build import build_store
 from crysgnn_jax.graphs.settings import FeaturiserSettings
-from crysgnn_jax.models.gatgnn import GATGNN, STUDENT, composition, segment_softmax
+from crysgnn_jax.models.gatgnn import GATGNN, NETWORK, composition
 from crysgnn_jax.objectives.property import Standardiser, property_loss
 from golden import (
     assert_close,
@@ -59,12 +60,12 @@ def test_outputs(golden, mode):
 
 def test_composition(golden):
     arrays, graph, _ = golden
-    fractions = composition(graph)
+    fractions = composition(Batch(graph))
     assert_close(fractions[: len(arrays["crystals/n_atoms"])], arrays["graph/composition"])
 
 
 def _loss_gradients_and_statistics(module, graph, variables):
-    loss_function = property_loss(Standardiser(0.0, 1.0), kind=STUDENT.loss)
+    loss_function = property_loss(Standardiser(0.0, 1.0), kind=NETWORK.recipe.loss)
 
     def loss(params):
         outputs, updated = module.apply(
@@ -102,7 +103,7 @@ def test_loss_gradients_and_statistics(golden):
         distances = np.append(arrays["graph/distance"].ravel(), np.zeros(5))
         found = _loss_gradients_and_statistics(
             GATGNN(),
-            graph._replace(edges={"distances": distances}),
+            graph._replace(edges={**graph.edges, "distances": distances}),
             jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), variables),
         )
         _compare(arrays, "train64", found, tolerance=1e-5, noise=1e-10)
@@ -114,14 +115,19 @@ def test_loss_gradients_and_statistics_in_single_precision(golden):
     _compare(arrays, "train", found, tolerance=1e-3, noise=1e-3)
 
 
-def test_segment_softmax_by_hand():
-    # Segment 1 is empty; a huge score does not overflow; the masked row counts for nothing.
+def test_softmax_over_links_by_hand():
+    # Receiver 1 has none; a huge score does not overflow; padding counts for nothing.
     scores = jnp.array([[1000.0], [1000.0], [0.0], [np.log(3.0)], [50.0]])
-    segments, mask = jnp.array([0, 0, 2, 2, 2]), jnp.array([1.0, 1.0, 1.0, 1.0, 0.0])
-    weights = segment_softmax(scores, segments, 4, mask)[:, 0]
+    receivers, counts = jnp.array([0, 0, 2, 2, 2]), jnp.array([1.0, 1.0, 1.0, 1.0, 0.0])
+    links = Links(receivers, receivers, counts, Rows(jnp.ones(4)))
+    weights = links.softmax(scores)[:, 0]
     np.testing.assert_allclose(weights, [0.5, 0.5, 0.25, 0.75, 0.0], rtol=1e-4)
-    alone = segment_softmax(scores[:1], jnp.array([0]), 1, jnp.zeros(1))
-    assert float(alone[0, 0]) == 0.0
+    # Two equal links of one receiver share what they get.
+    twice = Links(receivers, receivers, counts.at[2].set(2.0), Rows(jnp.ones(4)))
+    np.testing.assert_allclose(twice.softmax(scores)[2:, 0], [0.2, 0.6, 0.0], rtol=1e-4)
+    np.testing.assert_allclose(twice.sum(twice.softmax(scores))[:, 0], [1, 0, 1, 0], rtol=1e-4)
+    padding = Links(jnp.array([0]), jnp.array([0]), jnp.zeros(1), Rows(jnp.zeros(1)))
+    assert float(padding.softmax(scores[:1])[0, 0]) == 0.0
 
 
 def _toy_store(directory, crystals):

@@ -5,16 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crysgnn_jax.batches.budget import Budget
+from crysgnn_jax.batches.budget import Budget, Sizes
 from crysgnn_jax.batches.loader import Batcher
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.readers import crystal_list
 from crysgnn_jax.graphs.build import build_store
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.models.cgcnn import CGCNN
-from crysgnn_jax.models.pairs import count_blocks
-from crysgnn_jax.models.teacher import Teacher
-from crysgnn_jax.objectives.pretraining import pretraining_loss
+from crysgnn_jax.pretraining.objective import pretraining_loss
+from crysgnn_jax.pretraining.registry import RELEASED
+from crysgnn_jax.pretraining.teacher import Teacher
 from toys import caesium_chloride, collection, fcc, perovskite, random_crystal, rocksalt
 
 
@@ -68,10 +68,8 @@ def test_predictions_do_not_depend_on_the_description(change, tmp_path):
     assert np.std(before) > 0.1
     np.testing.assert_allclose(after, before, atol=1e-4)
     teacher = Teacher()
-    variables = teacher.init(jax.random.key(1), graphs[0], True, n_block=300)
-    before, after = (
-        teacher.apply(variables, graph, False, n_block=300).crystals[:5] for graph in graphs
-    )
+    variables = teacher.init(jax.random.key(1), graphs[0], True)
+    before, after = (teacher.apply(variables, graph, False).crystals[:5] for graph in graphs)
     np.testing.assert_allclose(after, before, atol=1e-4)
 
 
@@ -79,32 +77,32 @@ def test_padding_adds_nothing(tmp_path):
     crystals = collection(6)
     store = build_store(crystal_list(crystals), FeaturiserSettings(), cache_dir=tmp_path)
     n_node, n_edge = int(store.n_nodes.sum()), int(store.n_edges.sum())
-    n_block = int(count_blocks(store.n_nodes.astype(int)).sum())
+    lists = ("blocks", "pairs")
+    needed = Sizes.of_graphs(store.full, lists).table.sum(axis=0)[3:].tolist()
+    extra = dict(zip(lists, needed))
     budgets = [
-        (Budget(n_node + 1, n_edge, 7), n_block),
-        (Budget(n_node + 150, n_edge + 700, 30), n_block + 40),
+        Budget(n_node + 1, n_edge, 7, extra),
+        Budget(n_node + 150, n_edge + 700, 30, {name: n + 40 for name, n in extra.items()}),
         # A last batch that is nearly empty: all its padding edges end at one padding atom.
-        (Budget(n_node + 9, n_edge + 60_000, 7), n_block),
+        Budget(n_node + 9, n_edge + 60_000, 7, extra),
     ]
-    module, results = Teacher(), []
+    objectives, results = RELEASED["crysgnn"], []
+    module = Teacher(objectives=tuple(objective for objective, _ in objectives))
     variables = None
-    for budget, blocks in budgets:
+    for budget in budgets:
         graph = Batcher(store, budget)(np.arange(6))
         if variables is None:
-            variables = module.init(jax.random.key(0), graph, True, n_block=blocks)
+            variables = module.init(jax.random.key(0), graph, True)
 
-        def loss(params, variables=variables, graph=graph, blocks=blocks):
+        def loss(params, graph, variables=variables):
             outputs, updated = module.apply(
-                {**variables, "params": params},
-                graph,
-                True,
-                n_block=blocks,
-                mutable=["batch_stats"],
+                {**variables, "params": params}, graph, True, mutable=["batch_stats"]
             )
-            value, parts = pretraining_loss()(outputs, graph)
+            value, parts = pretraining_loss(objectives)(outputs, graph)
             return value, (parts, updated, outputs.embeddings[:n_node], outputs.crystals[:6])
 
-        results.append(jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"]))
+        step = jax.jit(jax.value_and_grad(loss, has_aux=True))
+        results.append(step(variables["params"], graph))
     # Equal but for the order in which sums of other lengths are taken.
     for other in results[1:]:
         jax.tree.map(

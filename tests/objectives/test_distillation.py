@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from crysgnn_jax.batches.views import Batch
 from crysgnn_jax.models.cgcnn import CGCNN
-from crysgnn_jax.models.protocol import Prediction
+from crysgnn_jax.models.network import Prediction
 from crysgnn_jax.objectives.distillation import ProjectedStudent, distil, embedding_loss
 from crysgnn_jax.objectives.property import Standardiser, property_loss
 from golden import (
@@ -37,7 +38,7 @@ def _loss_function(arrays, weight):
         property_loss(
             Standardiser(float(arrays["train/target_mean"]), float(arrays["train/target_std"]))
         ),
-        weight,
+        weight=weight,
     )
 
 
@@ -79,9 +80,10 @@ def _small_graph(width=4):
     return jraph.GraphsTuple(
         nodes={
             "species": jnp.array([1, 2, 3, 0]),
+            "count": jnp.array([1.0, 1.0, 1.0, 0.0]),
             "teacher_embeddings": jnp.eye(4, width),
         },
-        edges={"distances": jnp.ones(1)},
+        edges={"distances": jnp.ones(1), "count": jnp.zeros(1)},
         senders=jnp.array([3]),
         receivers=jnp.array([3]),
         globals={"labels": jnp.zeros((3, 1)), "label_mask": jnp.ones((3, 1))},
@@ -95,21 +97,22 @@ def test_embedding_loss_by_hand():
     # and opposite (4/4): mean 3/4. Mean over crystals 3/8; padding is wildly off and ignored.
     graph = _small_graph()
     student = jnp.array([[7.0, 0, 0, 0], [0, 0, 1, 0], [0, 0, -2, 0], [9, 9, 9, 9]])
-    loss = embedding_loss(student, graph.nodes["teacher_embeddings"], graph)
+    loss = embedding_loss(student, graph.nodes["teacher_embeddings"], Batch(graph))
     assert float(loss) == pytest.approx(3 / 8)
 
 
 def test_weight_zero_is_the_property_loss():
     base = property_loss(Standardiser(0.0, 1.0))
-    assert distil(base, 0.0) is base
+    assert distil(base, weight=0.0) is base
 
 
 def test_no_gradient_reaches_the_teacher():
     graph = _small_graph()
-    student = jnp.ones((4, 4))
+    outputs = Prediction(jnp.zeros(3), jnp.ones((4, 4)))
 
     def loss(teacher):
-        return embedding_loss(student, teacher, graph)
+        batch = graph._replace(nodes={**graph.nodes, "teacher_embeddings": teacher})
+        return distil(property_loss(Standardiser(0.0, 1.0)), weight=0.5)(outputs, batch)[0]
 
     assert not np.asarray(jax.grad(loss)(graph.nodes["teacher_embeddings"])).any()
 
@@ -119,7 +122,7 @@ def test_any_module_and_any_loss_with_projection():
     student = ProjectedStudent(TinyStudent(), width=4)
     variables = student.init(jax.random.key(0), graph, True)
     constant = lambda outputs, batch: (jnp.float32(3.0), {})
-    value, parts = distil(constant, 0.25)(student.apply(variables, graph, True), graph)
+    value, parts = distil(constant, weight=0.25)(student.apply(variables, graph, True), graph)
     assert float(value) == pytest.approx(0.75 * 3.0 + 0.25 * float(parts["embedding"]))
     # The prediction is the bare student's.
     bare = TinyStudent().apply({"params": variables["params"]["student"]}, graph, True)
@@ -131,10 +134,45 @@ def test_width_mismatch_is_named():
     graph = _small_graph()
     outputs = Prediction(jnp.zeros(3), jnp.zeros((4, 5)))
     with pytest.raises(ValueError, match="ProjectedStudent"):
-        distil(property_loss(Standardiser(0.0, 1.0)), 0.5)(outputs, graph)
+        distil(property_loss(Standardiser(0.0, 1.0)), weight=0.5)(outputs, graph)
 
 
 @pytest.mark.parametrize("weight", [-0.1, 1.5])
 def test_weight_out_of_range(weight):
     with pytest.raises(ValueError, match="between 0 and 1"):
-        distil(property_loss(Standardiser(0.0, 1.0)), weight)
+        distil(property_loss(Standardiser(0.0, 1.0)), weight=weight)
+
+
+def test_the_pull_that_is_passed_is_the_one_that_is_used():
+    graph = _small_graph()
+    outputs = Prediction(jnp.zeros(3), 2.0 * graph.nodes["teacher_embeddings"])
+    seen = []
+
+    def pull(student, teacher, batch):
+        seen.append((student.shape, teacher.shape))
+        return batch.atoms.mean(jnp.sum(jnp.square(student - teacher), axis=1))
+
+    loss = distil(property_loss(Standardiser(0.0, 1.0)), pull, weight=0.5)
+    value, parts = loss(outputs, graph)
+    assert seen == [((4, 4), (4, 4))]
+    # Lengths count here: each atom is 1 away from its teacher's.
+    assert float(parts["embedding"]) == pytest.approx(1.0)
+    assert float(value) == pytest.approx(0.5)
+
+
+def test_a_crystal_without_a_label_is_pulled_and_no_more():
+    graph = _small_graph()
+    outputs = Prediction(jnp.array([1.0, 5.0, 9.0]), jnp.ones((4, 4)))
+    loss = distil(property_loss(Standardiser(0.0, 1.0)), weight=0.5)
+
+    def with_labels(mask):
+        mask = jnp.array(mask)[:, None]
+        return graph._replace(globals={**graph.globals, "label_mask": mask})
+
+    both, one, none = (
+        loss(outputs, with_labels(m))[1] for m in ([1.0, 1.0, 1.0], [1.0, 0, 0], [0.0, 0, 0])
+    )
+    assert float(both["property"]) == pytest.approx((1.0 + 25.0) / 2)
+    assert float(one["property"]) == pytest.approx(1.0) == float(one["mae"])
+    assert float(none["property"]) == 0.0
+    assert both["embedding"] == one["embedding"] == none["embedding"] > 0

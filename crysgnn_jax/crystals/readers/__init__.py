@@ -1,22 +1,35 @@
 """Files and objects → sources of crystals."""
 
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
+from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.named import NAMED, load_named
 from crysgnn_jax.crystals.readers.cgcnn_folder import ID_PROP, cgcnn_folder
 from crysgnn_jax.crystals.readers.items import crystal_list
 from crysgnn_jax.crystals.readers.jarvis_json import is_jarvis_json, jarvis_json
 from crysgnn_jax.crystals.readers.structure_files import structure_files
-from crysgnn_jax.crystals.sources import Source
+from crysgnn_jax.crystals.sources import Combined, Source
 from crysgnn_jax.crystals.table import CrystalTable
 from crysgnn_jax.errors import UserError
 
-__all__ = ["crystal_list", "open_source"]
+__all__ = ["crystal_list", "open_source", "read"]
+
+
+READERS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Source]], ...] = (
+    (lambda path: (path / ID_PROP).exists(), cgcnn_folder),
+    (lambda path: path.suffix == ".npz" and path.is_file(), CrystalTable),
+    (lambda path: path.is_file() and is_jarvis_json(path), jarvis_json),
+    (lambda path: True, structure_files),
+)
+"""What a path must be, and what reads it then: the first that fits. A new format takes a file
+beside this one, and a line here."""
 
 
 def open_source(data: str | os.PathLike) -> Source:
-    """The crystals behind a name or path, as ``--data`` takes it.
+    """The crystals behind a name or path, as ``data`` takes it.
 
     A data set's name; an ``.npz`` crystal table; a JARVIS ``.json``, ``.json.gz`` or ``.zip``; a
     folder with ``id_prop.csv`` and CIF files; another folder of structure files; or a structure
@@ -28,15 +41,49 @@ def open_source(data: str | os.PathLike) -> Source:
     if str(data) in NAMED:
         return load_named(str(data))
     path = Path(data)
-    if path.is_dir():
-        return cgcnn_folder(path) if (path / ID_PROP).exists() else structure_files(path)
     if not path.exists():
         raise UserError(
-            f"--data {data}: no such file or folder, and no data set of that name "
+            f"`data` {data}: no such file or folder, and no data set of that name "
             f"({', '.join(NAMED)})"
         )
-    if path.suffix == ".npz":
-        return CrystalTable(path)
-    if is_jarvis_json(path):
-        return jarvis_json(path)
-    return structure_files(path)
+    return next(reader(path) for is_one, reader in READERS if is_one(path))
+
+
+def read(data: Any) -> Source:
+    """The crystals behind whatever stands for crystals.
+
+    Args:
+      data: a name or path, as of `open_source`; a structure, `Crystal`, ``ase.Atoms`` or pymatgen
+        ``Structure``, or several of one of these kinds, as of `crystal_list`; several names, paths
+        or sources, one after the other; or a source, which is returned.
+
+    Raises:
+      UserError: as of `open_source`; or there is nothing in ``data``.
+
+    Example:
+      ``read("my_cifs/")``, ``read(["elastic", "more.npz"])``, ``read([ase.build.bulk("Cu")])``
+    """
+    if isinstance(data, (str, os.PathLike)):
+        return open_source(data)
+    if _is_structure(data):
+        return crystal_list([data])
+    if hasattr(data, "fingerprint") and hasattr(data, "decode"):
+        return data
+    if not isinstance(data, Iterable):
+        raise UserError(
+            f"`data`: {type(data).__name__} is neither a name or path, nor structures, nor a source"
+        )
+    parts = list(data)
+    if not parts:
+        raise UserError("`data`: there are no crystals")
+    if all(map(_is_structure, parts)):
+        return crystal_list(parts)
+    sources = [read(part) for part in parts]
+    return sources[0] if len(sources) == 1 else Combined(sources)
+
+
+def _is_structure(thing: Any) -> bool:
+    """A `Crystal`, or an object of ASE or pymatgen: told by what they have, not to import these."""
+    return isinstance(thing, Crystal) or any(
+        hasattr(thing, name) for name in ("get_chemical_symbols", "frac_coords")
+    )

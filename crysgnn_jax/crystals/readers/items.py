@@ -107,6 +107,9 @@ def crystal_list(
       labels: property → value for each structure; None for the labels that `Crystal` objects
         carry themselves.
       name: for messages.
+
+    Example:
+      ``crystal_list([bulk("Cu"), bulk("Al")], labels=[{"target": 1.0}, {"target": 2.0}])``
     """
     structures = list(structures)
     given = [None] * len(structures) if labels is None else list(labels)

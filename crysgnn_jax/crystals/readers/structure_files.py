@@ -56,7 +56,7 @@ def structure_files(path: Path) -> ItemSource:
         files = sorted(file for file in path.iterdir() if file.is_file() and _is_structure(file))
         if not files:
             raise UserError(
-                f"--data {path}: the folder has no structure files "
+                f"`data` {path}: the folder has no structure files "
                 f"({', '.join(sorted(SUFFIXES))}, POSCAR) and no id_prop.csv"
             )
     else:

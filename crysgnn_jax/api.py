@@ -1,0 +1,284 @@
+"""Training from Python, in one call each: what the commands do, without their flags."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+
+from crysgnn_jax.batches.splits import make_split
+from crysgnn_jax.crystals.readers import read
+from crysgnn_jax.crystals.sources import Source
+from crysgnn_jax.errors import UserError
+from crysgnn_jax.graphs import build
+from crysgnn_jax.graphs.settings import FeaturiserSettings
+from crysgnn_jax.graphs.store import GraphStore
+from crysgnn_jax.models import registry
+from crysgnn_jax.models.network import Network
+from crysgnn_jax.objectives.distillation import Pull, embedding_loss, name_of_pull
+from crysgnn_jax.pretraining.objective import Weighted
+from crysgnn_jax.pretraining.registry import PRETRAINED, objectives_of
+from crysgnn_jax.reporting.run import draw_run, title_of
+from crysgnn_jax.settings import settings_of
+from crysgnn_jax.training import lesson, run
+from crysgnn_jax.training.devices import Devices
+from crysgnn_jax.training.logs import Progress
+from crysgnn_jax.training.predictor import TrainedModel
+from crysgnn_jax.training.pretraining_task import PretrainingTask, hold_out
+from crysgnn_jax.training.settings import PropertySettings, TrainingSettings
+
+__all__ = ["build_store", "load", "make_split", "pretrain", "train"]
+
+
+def build_store(
+    data: Any,
+    settings: FeaturiserSettings | None = None,
+    *,
+    cache: Path | str | None = None,
+    workers: int | None = 1,
+    strict: bool = False,
+) -> GraphStore:
+    """The graphs of crystals: those in the cache, or else new ones.
+
+    Args:
+      data: as of `read`: a name or path, structures of ASE or pymatgen, a source.
+      settings: how to make the graphs.
+      cache: directory of stores; the user's cache folder where not given.
+      workers: processes to build with; with 1 none is started, with None one for each core.
+      strict: refuse crystals of which any cannot be used.
+
+    Raises:
+      UserError: there are no crystals, none or (``strict``) not all of them can be used, or the
+        cache cannot be written.
+
+    Example:
+      >>> store = build_store("my_cifs/")
+      >>> store.distances          # [all edges] float32, Å
+    """
+    return build.build_store(
+        read(data),
+        settings or FeaturiserSettings(),
+        cache_dir=cache,
+        workers=workers,
+        strict=strict,
+    )
+
+
+def load(workdir: Path | str, *, network: Network | None = None) -> TrainedModel:
+    """The network of a finished run, or of converted weights.
+
+    Args:
+      workdir: of the run.
+      network: what was trained there; found by its name where not given.
+
+    Raises:
+      UserError: there is no such run, or its weights do not fit the network.
+
+    Example:
+      >>> model = load("runs/mine")
+      >>> found = model.predict("my_cifs/")
+      >>> found.values             # [n], in found.unit
+    """
+    return TrainedModel.load(workdir, network=network)
+
+
+def pretrain(
+    data: Any = "bundled",
+    *,
+    workdir: Path | str,
+    network: str = "crysgnn",
+    objectives: Weighted | Mapping[str, float] | None = None,
+    model: Mapping[str, Any] | None = None,
+    graphs: FeaturiserSettings | None = None,
+    cache: Path | str | None = None,
+    workers: int | None = 1,
+    devices: int | None = None,
+    quiet: bool = False,
+    overwrite: bool = False,
+    **settings: Any,
+) -> TrainedModel:
+    """Train a network on crystals without labels, go on with an interrupted run, or load a finished
+    one.
+
+    Args:
+      data: crystals, as of `read`.
+      workdir: where the run is written.
+      network: ``crysgnn``, the teacher, or ``crysae``, the crystal auto-encoder.
+      objectives: what it learns: pairs of an `Objective` and its weight, or weights by name for
+        those of the package that are to differ. As its authors trained it where not given.
+      model: settings of its module, such as ``{"width": 64}``.
+      graphs: how to make the graphs.
+      cache: as of `build_store`, and ``workers`` likewise.
+      devices: how many local devices to use; all where not given.
+      quiet: show no progress.
+      overwrite: delete a run that is there.
+      settings: fields of `TrainingSettings`, such as ``epochs=20``.
+
+    Raises:
+      UserError: a value cannot be used, or the loss became NaN or infinite.
+
+    Example:
+      >>> teacher = pretrain("my_cifs/", workdir="runs/teacher", epochs=20)
+      >>> teacher.embed("others/").atoms   # [all atoms, 64]
+    """
+    if network not in PRETRAINED:
+        raise UserError(f"`network` {network}: there is {', '.join(PRETRAINED)}")
+    if objectives is None or isinstance(objectives, Mapping):
+        objectives = objectives_of(network, objectives)
+    (training,) = _settings(settings, TrainingSettings(epochs=20))
+    found = PRETRAINED[network]
+    training = training.filled(found.recipe)
+    source = read(data)
+    store = build_store(source, graphs, cache=cache, workers=workers)
+    chosen = Devices(devices)
+    split = hold_out(len(store), training.seed)
+    chosen.require(len(split.train))
+    module = registry.build(
+        found.module,
+        model or {},
+        cutoff=store.settings.cutoff,
+        objectives=tuple(objective for objective, _ in objectives),
+    )
+    run.train(
+        run.Run(
+            name=network,
+            network=found,
+            module=module,
+            settings=training,
+            store=store,
+            split=split,
+            devices=chosen,
+            workdir=Path(workdir),
+            progress=Progress(training.epochs, network, quiet=quiet),
+            about={"command": "pretrain", "data": [source.name], "limit": None},
+            overwrite=overwrite,
+        ),
+        PretrainingTask(objectives),
+        draw_run,
+    )
+    return TrainedModel.load(workdir)
+
+
+def train(
+    network: str | type[nn.Module] | Network,
+    data: Any,
+    property: str | None = None,
+    *,
+    workdir: Path | str,
+    teacher: TrainedModel | Path | str | None = None,
+    pull: str | Pull = embedding_loss,
+    unlabelled: Any = (),
+    autoencoder: TrainedModel | Path | str | None = None,
+    split: str = "random",
+    model: Mapping[str, Any] | None = None,
+    graphs: Mapping[str, Any] | None = None,
+    cache: Path | str | None = None,
+    workers: int | None = 1,
+    devices: int | None = None,
+    quiet: bool = False,
+    overwrite: bool = False,
+    **settings: Any,
+) -> TrainedModel:
+    """Train a property predictor, with a teacher or without; go on with an interrupted run, load a
+    finished one.
+
+    The epoch is chosen on the validation crystals, and the test crystals are looked at once: the
+    errors are in ``result`` of what is returned.
+
+    Args:
+      network: ``cgcnn``, ``crysxpp``, ``gatgnn``, ``alignn``, a Flax module class of your own that
+        returns a `Prediction`, or a `Network`.
+      data: crystals with labels, as of `read`.
+      property: the label to predict; where there is but one, or the data set has one of its own, it
+        need not be given.
+      workdir: where the run is written.
+      teacher: a network trained without labels, or its run, to distil from.
+      pull: how the teacher pulls: a name, or a function (student, teacher, batch) → scalar.
+      unlabelled: crystals that take part in the pull alone, as of `read`, or several such.
+      autoencoder: for ``crysxpp``, whose convolutions to start from.
+      split: ``random`` or ``formula``, ``column:NAME``, or the ``splits.json`` of another run.
+      model: settings of the module, such as ``{"width": 32}``.
+      graphs: fields of `FeaturiserSettings` that are to differ from the teacher's or the network's.
+      cache: as of `build_store`, and ``workers`` likewise.
+      devices: how many local devices to use; all where not given.
+      quiet: show no progress.
+      overwrite: delete a run that is there.
+      settings: fields of `TrainingSettings` and `PropertySettings`, such as ``epochs=60`` or
+        ``weight=0.5``, the weight of the teacher's pull.
+
+    Raises:
+      UserError: a value cannot be used, or the loss became NaN or infinite.
+
+    Example:
+      >>> model = train("cgcnn", "table.npz", "band_gap", teacher=teacher, workdir="runs/mine")
+      >>> model.result["test_mae"], model.unit
+    """
+    name, found = registry.name_of(network)
+    student = lesson.Student(name, found, dict(model or {}))
+    if autoencoder is not None:
+        student = student.starting_from(_model(autoencoder, "autoencoder"))
+    pull_name, pull = name_of_pull(pull)
+    training, learning = _settings(
+        settings, TrainingSettings(patience=30), PropertySettings(pull=pull_name)
+    )
+    source = read(data)
+    label = lesson.choose_property(source.name, source, property)
+    chosen = Devices(devices)
+    prepared = lesson.prepare(
+        student,
+        source,
+        label,
+        lambda source, settings: build_store(source, settings, cache=cache, workers=workers),
+        chosen,
+        teacher=None if teacher is None else _model(teacher, "teacher"),
+        graphs=graphs,
+        unlabelled=_sources(unlabelled),
+    )
+    parts = prepared.split(split, training.seed)
+    chosen.require(len(parts.train))
+    title = title_of(name, student.model, distilled=prepared.teacher is not None)
+    run.train(
+        *prepared.run(
+            parts,
+            split,
+            training,
+            learning,
+            pull=pull,
+            devices=chosen,
+            workdir=Path(workdir),
+            progress=Progress(training.epochs, title, quiet=quiet),
+            about={"command": "train", "data": source.name, "limit": None},
+            overwrite=overwrite,
+        ),
+        draw_run,
+    )
+    return TrainedModel.load(workdir, network=found)
+
+
+def _model(given: TrainedModel | Path | str, parameter: str) -> TrainedModel:
+    return given if isinstance(given, TrainedModel) else TrainedModel.load(given, parameter)
+
+
+def _sources(data: Any) -> list[Source]:
+    """What `read` makes of ``data``, one by one where there are several."""
+    if isinstance(data, (list, tuple)) and all(isinstance(part, (str, Path)) for part in data):
+        return [read(part) for part in data]
+    return [read(data)]
+
+
+def _settings(given: Mapping[str, Any], *defaults: Any) -> list[Any]:
+    """Dataclasses of settings with the values given by name.
+
+    Raises:
+      UserError: none of them has a setting of that name.
+    """
+    names = [{field.name for field in settings_of(type(one))} for one in defaults]
+    for name in given:
+        if not any(name in known for known in names):
+            listed = ", ".join(sorted(set().union(*names)))
+            raise UserError(f"`{name}`: there is no such setting; there is {listed}")
+    return [
+        dataclasses.replace(one, **{name: given[name] for name in given if name in known})
+        for one, known in zip(defaults, names)
+    ]

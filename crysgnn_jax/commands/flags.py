@@ -1,0 +1,342 @@
+"""Flags: generated from the settings they set, and those that several commands have in common.
+
+Without JAX, so that ``--help`` and a mistyped flag are answered at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from crysgnn_jax.graphs.settings import FeaturiserSettings
+from crysgnn_jax.settings import settings_of
+from crysgnn_jax.training.settings import PropertySettings, TrainingSettings
+
+AUTOENCODER = Path("runs/crysae")
+"""Where `pretrain --network crysae` writes."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a bad flag in one line, and takes no abbreviated one.
+
+    Args:
+      name: of the command.
+      about: docstring of the command's module: what it does in a line, and examples.
+    """
+
+    def __init__(self, name: str, about: str):
+        in_a_clone = Path(sys.argv[0]).parent.name == "experiments"
+        prog = f"python -m experiments.{name}" if in_a_clone else f"crysgnn {name}"
+        first, _, examples = about.strip().partition("\n")
+        super().__init__(
+            prog=prog,
+            description=first,
+            epilog="examples:" + examples.replace(f"\ncrysgnn {name}", f"\n  {prog}").rstrip(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+    def flag_of(self, parameter: str) -> str | None:
+        """The flag that sets a parameter of the library; None where there is none."""
+        flags = {a.dest: a.option_strings[0] for a in self._actions if a.option_strings}
+        for name in (parameter, f"{parameter}s", f"{parameter[:-1]}ies"):
+            if name in flags:
+                return flags[name]
+        return None
+
+
+def positive(kind: type) -> Callable[[str], float]:
+    """An argparse type: a number greater than 0."""
+
+    def convert(text: str):
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise ValueError
+        return value
+
+    convert.__name__ = f"{kind.__name__} greater than 0"
+    return convert
+
+
+def not_negative(kind: type) -> Callable[[str], float]:
+    """An argparse type: a number of at least 0."""
+
+    def convert(text: str):
+        value = kind(text)
+        if not 0 <= value < float("inf"):
+            raise ValueError
+        return value
+
+    convert.__name__ = f"{kind.__name__} of at least 0"
+    return convert
+
+
+def fraction(text: str) -> float:
+    """An argparse type: a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError
+    return value
+
+
+fraction.__name__ = "number from 0 to 1"
+
+
+def positive_fraction(text: str) -> float:
+    """An argparse type: a number above 0 and up to 1."""
+    value = fraction(text)
+    if value == 0:
+        raise ValueError
+    return value
+
+
+positive_fraction.__name__ = "number above 0 and up to 1"
+
+_TYPES = {
+    "positive int": (positive(int), "N"),
+    "natural int": (not_negative(int), "N"),
+    "positive": (positive(float), "X"),
+    "not negative": (not_negative(float), "X"),
+    "fraction": (fraction, "X"),
+}
+"""Kind of a setting → argparse type and metavar of its flag."""
+
+
+def add_settings(
+    group: Any,
+    settings: type,
+    names: Sequence[str] | None = None,
+    *,
+    defaults: Mapping[str, Any] | None = None,
+    set_defaults: bool = True,
+) -> None:
+    """A flag for each setting of a dataclass, see `settings.setting`.
+
+    Args:
+      group: parser, or a group of its flags.
+      settings: the dataclass.
+      names: the settings to take; all where not given.
+      defaults: of the command, where they differ from the settings' own.
+      set_defaults: whether a flag that is not given has its default; else it is None, for
+        something else decides then.
+    """
+    defaults = defaults or {}
+    for field in settings_of(settings):
+        if names is not None and field.name not in names:
+            continue
+        about = field.metadata
+        default = defaults.get(field.name, field.default)
+        text = about["help"]
+        if field.name in defaults:
+            text = text.split(" (default")[0]
+        if about["unit"]:
+            text += f", {about['unit']}"
+        if default is not None and "(default" not in text:
+            shown = f"{default:g}" if isinstance(default, float) else default
+            text += f" (default {shown})"
+        flag = "--" + field.name.replace("_", "-")
+        if isinstance(default, bool):
+            group.add_argument(flag, action="store_true", help=text)
+            continue
+        kind, metavar = _TYPES.get(about["kind"], (None, about["metavar"] or None))
+        group.add_argument(
+            flag,
+            type=kind,
+            choices=about["choices"] or None,
+            default=default if set_defaults else None,
+            metavar=metavar,
+            help=text,
+        )
+
+
+def given(args: argparse.Namespace, settings: type) -> dict[str, Any]:
+    """Setting → value, of those settings of a dataclass that the flags say something of."""
+    values = {field.name: getattr(args, field.name, None) for field in settings_of(settings)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def add_training_flags(
+    parser: argparse.ArgumentParser, names: Sequence[str], defaults: Mapping[str, Any] | None = None
+) -> None:
+    """How long and where to train.
+
+    Args:
+      parser: of the command.
+      names: settings of `TrainingSettings` that the command has a say in; how often it logs and
+        saves is always among them.
+      defaults: of the command.
+    """
+    group = parser.add_argument_group("training")
+    names = (*names, "log_every", "checkpoint_seconds")
+    add_settings(group, TrainingSettings, names, defaults=defaults)
+    add_devices_flag(group)
+
+
+def add_devices_flag(group: Any) -> None:
+    """Where to run."""
+    group.add_argument(
+        "--devices",
+        type=positive(int),
+        metavar="N",
+        help="local devices to use, one batch each (default: all)",
+    )
+
+
+def add_student_flags(parser: argparse.ArgumentParser, *, settings: bool = True) -> None:
+    """How a property predictor is trained; ``settings``: whether its network can be changed."""
+    group = parser.add_argument_group("student")
+    if settings:
+        group.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="a setting of the student's network, such as width=32; may be repeated "
+            "(default: as published)",
+        )
+    add_settings(group, PropertySettings, ("loss", "raw_targets"))
+    add_settings(group, TrainingSettings, ("weight_decay", "patience"), defaults={"patience": 30})
+
+
+def add_teacher_flag(parser: argparse.ArgumentParser) -> None:
+    """Which network to learn from."""
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        default=Path("runs/teacher"),
+        metavar="DIR",
+        help="a pre-training run, or converted weights (default runs/teacher)",
+    )
+
+
+def add_distillation_flags(parser: argparse.ArgumentParser) -> None:
+    """From which networks to learn, and how."""
+    add_teacher_flag(parser)
+    add_settings(parser, PropertySettings, ("pull",))
+    parser.add_argument(
+        "--unlabelled",
+        action="append",
+        default=[],
+        metavar="NAME|PATH",
+        help="data set or path of crystals that take part in the teacher's pull alone, whatever "
+        "labels they have; may be repeated (default: none)",
+    )
+    add_settings(parser, PropertySettings, ("unlabelled_per_batch",))
+    parser.add_argument(
+        "--autoencoder",
+        type=Path,
+        metavar="DIR",
+        help="for crysxpp: the auto-encoder whose convolutions it starts from (default "
+        f"{AUTOENCODER} where there is one, else random weights)",
+    )
+
+
+def add_label_flags(parser: argparse.ArgumentParser) -> None:
+    """What to predict, of which crystals."""
+    add_labelled_data_flag(parser)
+    parser.add_argument(
+        "--property",
+        metavar="NAME",
+        help="label to predict (default: the data set's own, or the only one there is)",
+    )
+    add_split_flag(parser)
+
+
+def add_labelled_data_flag(parser: argparse.ArgumentParser) -> None:
+    """Which crystals to learn a property from."""
+    parser.add_argument(
+        "--data",
+        default="formation_energy",
+        metavar="NAME|PATH",
+        help="data set or path of crystals with labels (default formation_energy)",
+    )
+
+
+def add_split_flag(parser: argparse.ArgumentParser) -> None:
+    """How the crystals are divided."""
+    parser.add_argument(
+        "--split",
+        default="random",
+        metavar="RULE|FILE",
+        help="80/10/10 %% by seed: random, or formula (no reduced formula on two sides); or "
+        "column:NAME of the data, such as column:mp2018_split; or the splits.json of another run "
+        "(default random)",
+    )
+
+
+def add_record_flag(parser: argparse.ArgumentParser) -> None:
+    """A file for the record."""
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="also write the results, with the command, settings and versions, to a JSON file",
+    )
+
+
+def add_run_flags(parser: argparse.ArgumentParser, workdir: str) -> None:
+    """The run's directory."""
+    group = parser.add_argument_group("run")
+    group.add_argument(
+        "--workdir",
+        type=Path,
+        metavar="DIR",
+        help=f"where the run is written; an interrupted one goes on (default {workdir})",
+    )
+    group.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="delete the run that --workdir holds, and start anew",
+    )
+
+
+def add_data_flags(parser: argparse.ArgumentParser) -> None:
+    """How crystals become graphs."""
+    group = parser.add_argument_group("crystals and graphs")
+    group.add_argument(
+        "--limit",
+        type=positive(int),
+        metavar="N",
+        help="use only N crystals of --data, drawn at random, always the same (default: all)",
+    )
+    group.add_argument(
+        "--strict",
+        action="store_true",
+        help="make a bad crystal an error instead of skipping and listing it",
+    )
+    add_settings(group, FeaturiserSettings, set_defaults=False)
+    group.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="where graphs are kept (default $CRYSGNN_CACHE or ~/.cache/crysgnn_jax)",
+    )
+    group.add_argument(
+        "--workers",
+        type=positive(int),
+        metavar="N",
+        help="processes that build graphs (default: one a CPU core)",
+    )
+
+
+def add_model_flags(parser: argparse.ArgumentParser, what: str) -> None:
+    """A trained model, and the crystals to use it on."""
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help=what)
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="data sets or paths of crystals, as --data of the other commands takes them",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=positive(int),
+        default=64,
+        metavar="N",
+        help="crystals of an average batch, a device (default 64)",
+    )
+    add_devices_flag(parser)

@@ -1,0 +1,137 @@
+"""What the commands that train property predictors share: which student, and what is reported."""
+
+import argparse
+import ast
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from crysgnn_jax.commands.cli import command_line
+from crysgnn_jax.commands.flags import AUTOENCODER, given
+from crysgnn_jax.crystals.named import PROPERTY_UNITS
+from crysgnn_jax.errors import UserError
+from crysgnn_jax.models.network import Network
+from crysgnn_jax.models.registry import RESERVED, find_network
+from crysgnn_jax.reporting.tables import text_table
+from crysgnn_jax.training.lesson import Student
+from crysgnn_jax.training.predictor import TrainedModel
+from crysgnn_jax.training.settings import PropertySettings, TrainingSettings
+from crysgnn_jax.training.workdir import CONFIG, read_json, write_json
+
+
+def student_of(name: str, pairs: Sequence[str] = (), autoencoder: Path | None = None) -> Student:
+    """The student of a name, with its settings and what it starts from.
+
+    Args:
+      name: as of `registry.find_network`.
+      pairs: values of ``--set``.
+      autoencoder: whose convolutions it starts from; where not given, and the student starts from
+        one, that of `AUTOENCODER` if there is one.
+
+    Raises:
+      UserError: there is no such student or setting, or it does not start from an auto-encoder.
+    """
+    network = find_network(name)
+    student = Student(name, network, parse_settings(pairs, network))
+    if autoencoder is None:
+        if network.starts_from is None:
+            return student
+        if not (AUTOENCODER / CONFIG).exists():
+            print(
+                f"{name} starts from random convolutions, for there is no {network.starts_from} in "
+                f"{AUTOENCODER}; make one with crysgnn pretrain --network {network.starts_from}",
+                file=sys.stderr,
+            )
+            return student
+    elif network.starts_from is None:
+        raise UserError(f"`autoencoder`: {name} starts from random weights; leave it out")
+    return student.starting_from(TrainedModel.load(autoencoder or AUTOENCODER, "autoencoder"))
+
+
+def parse_settings(pairs: Sequence[str], network: Network) -> dict[str, Any]:
+    """``["width=32", "attention=composition"]`` → values by name: Python literals, else text.
+
+    Raises:
+      UserError: one is not of the form NAME=VALUE, names no setting of the network's module, or
+        is of another type than its default.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(network.module)}
+    allowed = sorted(defaults.keys() - set(RESERVED))
+    settings = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not (name and equals):
+            raise UserError(f"--set {pair}: write NAME=VALUE, such as width=32")
+        if name not in allowed:
+            raise UserError(
+                f"--set {pair}: {network.module.__name__} has the settings "
+                f"{', '.join(allowed) or 'none'}"
+            )
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        kind = type(defaults[name])
+        if kind is float and type(value) is int:
+            value = float(value)
+        is_number = kind in (int, float)
+        if kind in (bool, int, float, str) and (type(value) is not kind or is_number and value < 0):
+            least = " of at least 0" if is_number else ""
+            raise UserError(f"--set {pair}: {name} is of type {kind.__name__}{least}")
+        settings[name] = value
+    return settings
+
+
+def settings_of(args: argparse.Namespace) -> tuple[TrainingSettings, PropertySettings]:
+    """The settings that the flags say something of; the others are at their defaults."""
+    return (
+        TrainingSettings(**given(args, TrainingSettings)),
+        PropertySettings(**given(args, PropertySettings)),
+    )
+
+
+def about(args: argparse.Namespace, command: str) -> dict[str, Any]:
+    """What a run's ``config.json`` says beside what the run knows of itself."""
+    return {"command": command, "data": args.data, "limit": args.limit}
+
+
+def report(results: Mapping[str, Mapping[str, Any]], files: Path) -> None:
+    """Print one row: the errors side by side.
+
+    Args:
+      results: variant, such as ``vanilla``, → content of its ``result.json``.
+      files: where they are.
+    """
+    some = next(iter(results.values()))
+    mae = {name: f"{result['test_mae']:.4g}" for name, result in results.items()}
+    shown = ["vanilla", "distilled"] if "fine-tuned" not in results else ["fine-tuned"]
+    print(
+        text_table(
+            ["property", "unit", *(f"{name} test MAE" for name in shown), "crystals/s", "files"],
+            [
+                [
+                    some["property"],
+                    some["unit"] or ("1" if some["property"] in PROPERTY_UNITS else "–"),
+                    *(mae.get(name, "–") for name in shown),
+                    " / ".join(f"{r['crystals_per_second']:.0f}" for r in results.values()),
+                    str(files),
+                ]
+            ],
+        )
+    )
+
+
+def record(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """One file with everything that a reader of a published number asks for.
+
+    Args:
+      path: of the file.
+      results: variant → content of ``result.json``, and ``files``, where it is.
+    """
+    runs = {
+        name: {"result": result, "config": read_json(Path(result["files"]) / CONFIG)}
+        for name, result in results.items()
+    }
+    write_json(path, {"command": command_line(), "runs": runs})

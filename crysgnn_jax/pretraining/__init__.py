@@ -1,0 +1,1 @@
+"""Learning without labels: one file an objective."""

@@ -1,0 +1,375 @@
+"""A network that has been trained: loading it, and running it over crystals."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jraph
+import numpy as np
+
+from crysgnn_jax.batches.loader import Batcher, Loader, lay_out
+from crysgnn_jax.cache import locked
+from crysgnn_jax.crystals.readers import read
+from crysgnn_jax.errors import UserError
+from crysgnn_jax.graphs.build import build_store
+from crysgnn_jax.graphs.settings import FeaturiserSettings
+from crysgnn_jax.graphs.store import GraphStore
+from crysgnn_jax.models.network import Network, Prediction
+from crysgnn_jax.models.registry import build, find_network, smallest_batch
+from crysgnn_jax.objectives.property import Standardiser
+from crysgnn_jax.pretraining.registry import PRETRAINED
+from crysgnn_jax.training.checkpoints import require_shapes, restore_best
+from crysgnn_jax.training.devices import Devices
+from crysgnn_jax.training.evaluation import Evaluator
+from crysgnn_jax.training.property_task import Variables, bare
+from crysgnn_jax.training.workdir import CHECKPOINTS, CONFIG, RESULT, read_json, read_made_with
+
+BATCH_SIZE = 128
+"""Crystals of an average batch when a network runs in evaluation mode."""
+
+
+class Predictions(NamedTuple):
+    """A property of some crystals.
+
+    Example:
+      ``for id, value in zip(found.ids, found.values): print(id, value, found.unit)``
+
+    Attributes:
+      ids: ``[n]``, of the crystals, in the order of their source.
+      values: ``[n]``, in the property's own unit.
+      property: name of the property.
+      unit: of the values; "" for a pure number, or one that is not known.
+      skipped: ``(id, reason)`` of each crystal that could not be used.
+    """
+
+    ids: np.ndarray
+    values: np.ndarray
+    property: str
+    unit: str
+    skipped: list[tuple[str, str]]
+
+
+class Embeddings(NamedTuple):
+    """What a network makes of some crystals.
+
+    Attributes:
+      ids: ``[n]``, of the crystals, in the order of their source.
+      n_atoms: ``[n]``, of each.
+      atoms: ``[all atoms, d]`` float32, crystal after crystal.
+      crystals: ``[n, d]`` float32, the mean over the atoms of each.
+      skipped: ``(id, reason)`` of each crystal that could not be used.
+    """
+
+    ids: np.ndarray
+    n_atoms: np.ndarray
+    atoms: np.ndarray
+    crystals: np.ndarray
+    skipped: list[tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """A frozen network, with all that is needed to use it.
+
+    Example:
+      ``TrainedModel.load("runs/mine").predict("my_cifs/").values``
+
+    Attributes:
+      name: of the network: a key of `PRETRAINED`, or as of `registry.find_network`.
+      module: the network.
+      network: what it needs of batches.
+      variables: its best weights, as NumPy arrays.
+      featuriser: how its crystals became graphs.
+      fingerprint: hex digest of the weights and settings.
+      path: where it came from.
+      property: what it predicts; None for one that was trained without labels.
+      unit: of the prediction.
+      standardiser: from its outputs to the prediction.
+      result: what ``result.json`` says.
+    """
+
+    name: str
+    module: nn.Module
+    network: Network
+    variables: Variables
+    featuriser: FeaturiserSettings
+    fingerprint: str
+    path: Path
+    property: str | None = None
+    unit: str = ""
+    standardiser: Standardiser = Standardiser(0.0, 1.0)
+    result: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def load(
+        cls, workdir: Path | str, parameter: str = "model", network: Network | None = None
+    ) -> "TrainedModel":
+        """The best weights of a finished run, or of converted weights.
+
+        Args:
+          workdir: of the run.
+          parameter: by which the user named it, for messages.
+          network: what was trained; found by its name where not given.
+
+        Raises:
+          UserError: the directory holds no finished run or no checkpoint, or its weights do not
+            fit the network that its ``config.json`` describes.
+        """
+        workdir = Path(workdir)
+        if not (workdir / CONFIG).exists():
+            command = {
+                "teacher": f"pretrain --workdir {workdir}",
+                "autoencoder": f"pretrain --network crysae --workdir {workdir}",
+            }
+            hint = "make one with crysgnn " + command.get(parameter, "distill, or convert")
+            raise UserError(f"`{parameter}` {workdir}: no trained {parameter} there; {hint}")
+        made_with = read_made_with(workdir)
+        if "model" not in made_with:
+            raise UserError(
+                f"`{parameter}` {workdir} does not hold the run of a network; name its directory"
+            )
+        if not (workdir / RESULT).exists():
+            raise UserError(
+                f"`{parameter}` {workdir} has not been trained to its end; give its command again "
+                "to finish it"
+            )
+        result = read_json(workdir / RESULT)
+        name = made_with["network"]
+        featuriser = FeaturiserSettings(**made_with["featuriser"])
+        if network is None:
+            network = PRETRAINED[name] if name in PRETRAINED else find_network(name)
+        module = build(network.module, made_with["model"], cutoff=featuriser.cutoff)
+        variables = restore_best(workdir / CHECKPOINTS)
+        if made_with.get("teacher"):
+            variables = bare(variables)  # it was trained inside a `ProjectedStudent`
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(repr((name, made_with["model"], made_with["featuriser"])).encode())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+            digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
+        if name in PRETRAINED:
+            # Heads are for training alone, and there may be others by now.
+            variables = {kind: {"encoder": tree["encoder"]} for kind, tree in variables.items()}
+        require_shapes(variables, _shapes(module, network), workdir)
+        about = {}
+        if name not in PRETRAINED:
+            about = {
+                "property": result["property"],
+                "unit": result["unit"],
+                "standardiser": Standardiser(result["target_mean"], result["target_std"]),
+            }
+        return cls(
+            name,
+            module,
+            network,
+            variables,
+            featuriser,
+            digest.hexdigest(),
+            workdir,
+            **about,
+            result=result,
+        )
+
+    def embed_batch(self, variables: Variables, graph: jraph.GraphsTuple) -> jax.Array:
+        """Atom embeddings of a batch in evaluation mode, ``[n_node, d]``."""
+        if self.property is None:
+            vectors: Any = self.module.apply(variables, graph, method="embed")
+            return vectors
+        return self._outputs(variables, graph).embeddings
+
+    def _outputs(self, variables: Variables, graph: jraph.GraphsTuple) -> Prediction:
+        outputs: Any = self.module.apply(variables, graph, False)
+        return outputs
+
+    def embeddings(
+        self, store: GraphStore, devices: Devices, batch_size: int = BATCH_SIZE
+    ) -> np.ndarray:
+        """Embeddings of every atom of a store, ``[all atoms, d]`` float32, memory-mapped.
+
+        Computed once, in evaluation mode, and kept beside the store under the network's
+        fingerprint.
+
+        Raises:
+          UserError: the store's graphs were built with other settings than the network's.
+        """
+        store.settings.require(self.featuriser, f"the network in {self.path}")
+        path = store.path / "embeddings" / f"{self.fingerprint}.npy"
+        try:
+            if not path.exists():
+                path.parent.mkdir(exist_ok=True)
+                # A run that finds another one computing the same waits for it.
+                with locked(path.with_suffix(".lock")):
+                    if not path.exists():
+                        self._compute(path, store, devices, batch_size)
+            return np.load(path, mmap_mode="r")
+        except OSError as error:
+            raise UserError(
+                f"{path.parent}: the teacher's embeddings cannot be kept there "
+                f"({error.strerror}); name another `cache`"
+            ) from None
+
+    def _compute(self, path: Path, store: GraphStore, devices: Devices, batch_size: int) -> None:
+        rows = np.arange(len(store))
+        batcher = self._batcher(store, rows, batch_size)
+        evaluator = Evaluator(devices, self.embed_batch, Loader(batcher, devices))
+        draft = path.with_suffix(".draft")
+        out: Any = None
+        for step_rows, vectors in evaluator.batches(devices.replicate(self.variables), rows):
+            if out is None:
+                shape = (int(store.node_offsets[-1]), vectors.shape[-1])
+                out = np.lib.format.open_memmap(draft, "w+", np.float32, shape)
+            for chosen, values in zip(step_rows, np.asarray(vectors)):
+                out[batcher.atoms(chosen)] = values[batcher.graphs.nodes_of_atoms(chosen)]
+        out.flush()
+        os.replace(draft, path)
+
+    def require_property(self) -> None:
+        """
+        Raises:
+          UserError: the network predicts no property.
+        """
+        if self.property is None:
+            raise UserError(
+                f"`model` {self.path} holds {self.name}, which was trained without labels and "
+                "predicts no property; take a student, or fine-tune it"
+            )
+
+    def predict_store(
+        self, store: GraphStore, devices: Devices, batch_size: int = BATCH_SIZE
+    ) -> Predictions:
+        """The property of every crystal of a store.
+
+        Raises:
+          UserError: the network predicts no property, or the store's graphs were built with other
+            settings than the network's.
+        """
+        self.require_property()
+        store.settings.require(self.featuriser, f"the network in {self.path}")
+        rows = np.arange(len(store))
+        batcher = self._batcher(store, rows, batch_size)
+        predict = lambda variables, graph: self._outputs(variables, graph).prediction
+        evaluator = Evaluator(devices, predict, Loader(batcher, devices))
+        raw = evaluator.per_crystal(devices.replicate(self.variables), rows)
+        values = self.standardiser.invert(raw)
+        return Predictions(store.ids, values, self.property or "", self.unit, store.skipped)
+
+    def embed_store(
+        self, store: GraphStore, devices: Devices, batch_size: int = BATCH_SIZE
+    ) -> Embeddings:
+        """Embeddings of every atom and crystal of a store.
+
+        Raises:
+          UserError: the store's graphs were built with other settings than the network's.
+        """
+        atoms = self.embeddings(store, devices, batch_size)
+        crystals = per_crystal(atoms, store.n_nodes)
+        return Embeddings(store.ids, store.n_nodes, atoms, crystals, store.skipped)
+
+    def predict(
+        self,
+        data: Any,
+        *,
+        devices: int | None = None,
+        batch_size: int = BATCH_SIZE,
+        cache: Path | str | None = None,
+        workers: int | None = 1,
+    ) -> Predictions:
+        """The property of crystals.
+
+        Args:
+          data: as of `readers.read`: a name or path, structures of ASE or pymatgen, a source.
+          devices: how many local devices to use; all where not given.
+          batch_size: crystals of an average batch, a device.
+          cache: where graphs are kept; `cache.default_cache_dir` where not given.
+          workers: processes that build graphs, see `build.build_store`.
+
+        Raises:
+          UserError: the network predicts no property; or as of `readers.read` and `build_store`.
+
+        Example:
+          ``model.predict([ase.build.bulk("Cu")]).values``
+        """
+        self.require_property()
+        store = build_store(read(data), self.featuriser, cache_dir=cache, workers=workers)
+        return self.predict_store(store, Devices(devices), batch_size)
+
+    def embed(
+        self,
+        data: Any,
+        *,
+        devices: int | None = None,
+        batch_size: int = BATCH_SIZE,
+        cache: Path | str | None = None,
+        workers: int | None = 1,
+    ) -> Embeddings:
+        """Atom and crystal embeddings of crystals; arguments as of `predict`.
+
+        Example:
+          ``teacher.embed("my_cifs/").crystals``
+        """
+        store = build_store(read(data), self.featuriser, cache_dir=cache, workers=workers)
+        return self.embed_store(store, Devices(devices), batch_size)
+
+    def _batcher(self, store: GraphStore, rows: np.ndarray, batch_size: int) -> Batcher:
+        return lay_out(store, rows, self.network.needs, batch_size)[0]
+
+
+def take_over(source: TrainedModel, parts: str = "") -> Callable:
+    """Start from the encoder of a trained network.
+
+    Args:
+      source: a network with a `CrystalEncoder`, such as a teacher.
+      parts: beginning of the names of the encoder's layers to take; all of them by default.
+
+    Returns:
+      Initial variables of a network with such an encoder → the same with these layers replaced.
+
+    Raises:
+      UserError: the source has no such encoder; at call time, its layers have other shapes.
+    """
+    if source.name not in (*PRETRAINED, "cgcnn"):
+        raise UserError(
+            f"{source.path} holds {source.name}, whose encoder cannot be taken over by itself; "
+            f"take {', '.join(PRETRAINED)} or cgcnn"
+        )
+    given = {name: tree["encoder"] for name, tree in source.variables.items()}
+
+    def start(variables: Variables) -> Variables:
+        out = {}
+        for collection, tree in variables.items():
+            encoder = dict(tree["encoder"])
+            chosen = {
+                name for name in encoder.keys() | given[collection].keys() if name.startswith(parts)
+            }
+            for name in sorted(chosen):
+                _require_alike(encoder.get(name), given[collection].get(name), name, source)
+                encoder[name] = given[collection][name]
+            out[collection] = {**tree, "encoder": encoder}
+        return out
+
+    return start
+
+
+def _require_alike(ours: Any, theirs: Any, name: str, source: TrainedModel) -> None:
+    shapes = lambda tree: jax.tree.map(np.shape, tree)
+    if shapes(ours) != shapes(theirs):
+        raise UserError(
+            f"{source.path}: its {name} is not shaped like this network's; build both with the "
+            "same width, cutoff and number of convolutions"
+        )
+
+
+def per_crystal(values: np.ndarray, n_nodes: np.ndarray) -> np.ndarray:
+    """Mean over the atoms of each crystal: ``[all atoms, d]``, ``[n]`` → ``[n, d]`` float32."""
+    starts = np.cumsum(n_nodes) - n_nodes
+    return (np.add.reduceat(values, starts, axis=0) / n_nodes[:, None]).astype(np.float32)
+
+
+def _shapes(module: nn.Module, network: Network) -> Mapping[str, Any]:
+    """Shapes of a network's weights, without any computation."""
+    init = lambda key: module.init(key, smallest_batch(network.needs), True)
+    return jax.eval_shape(init, jax.random.key(0))

@@ -1,0 +1,240 @@
+"""Learning a property, with or without a teacher."""
+
+import csv
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jraph
+import numpy as np
+
+from crysgnn_jax.batches.loader import Loader, lay_out
+from crysgnn_jax.batches.splits import digest_of_ids
+from crysgnn_jax.members import code_of, is_own
+from crysgnn_jax.models.registry import OTHERS, STUDENTS, plain_settings
+from crysgnn_jax.objectives.distillation import (
+    ProjectedStudent,
+    Pull,
+    distil,
+    embedding_loss,
+)
+from crysgnn_jax.objectives.property import Standardiser, property_loss
+from crysgnn_jax.settings import deciding
+from crysgnn_jax.training.evaluation import Evaluator
+from crysgnn_jax.training.run import Learner, Run
+from crysgnn_jax.training.settings import PropertySettings
+from crysgnn_jax.training.workdir import Workdir
+
+Variables = Mapping[str, Any]
+"""What ``module.apply`` takes: ``params`` and ``batch_stats``."""
+
+
+class Start(NamedTuple):
+    """Weights to start from.
+
+    Attributes:
+      begin: random initial variables → those to start from, such as `take_over` gives.
+      fingerprint: of the network that they come from.
+    """
+
+    begin: Callable[[Variables], Variables]
+    fingerprint: str
+
+
+@dataclasses.dataclass(frozen=True)
+class PropertyTask:
+    """Train a property predictor, choose the epoch on validation, test once.
+
+    Targets are standardised by the training crystals alone; the epoch is chosen by the mean
+    absolute error on the validation crystals; the test crystals are looked at once, at the end.
+
+    Attributes:
+      settings: what to learn.
+      teacher_embeddings: ``[all atoms of the store, d]``; needed if and only if
+        ``settings.weight`` is not 0.
+      pull: how the teacher pulls.
+      teacher: fingerprint of the network that the embeddings are of.
+      start: weights to start from; None for random ones.
+      rule: by which the crystals were split.
+      model: settings of the module that were given.
+      unlabelled: rows of the store that take part in the teacher's pull alone; None for none.
+    """
+
+    settings: PropertySettings
+    teacher_embeddings: np.ndarray | None = None
+    teacher: str | None = None
+    pull: Pull = embedding_loss
+    start: Start | None = None
+    rule: str = "random"
+    model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    unlabelled: np.ndarray | None = None
+
+    def made_with(self, run: Run) -> dict[str, Any]:
+        """What of the task determines the outcome."""
+        own = run.name not in {**STUDENTS, **OTHERS}
+        unlabelled = {}
+        if self.unlabelled is not None:
+            ids = [str(id) for id in run.store.ids[self.unlabelled]]
+            n = self.settings.unlabelled_per_batch
+            unlabelled = {"unlabelled": {"ids": digest_of_ids(ids), "per_batch": n}}
+        chosen = {
+            "student": run.name,
+            "property": self.settings.property,
+            "unit": self.settings.unit,
+            **deciding(run.settings),
+            **deciding(self.settings),
+        }
+        del chosen["unlabelled_per_batch"]
+        if self.settings.weight > 0 and is_own(self.pull):
+            chosen["pull_code"] = code_of(self.pull)
+        return {
+            "model": {**plain_settings(run.module), **self.model},
+            "code": code_of(type(run.module)) if own else None,
+            "split": {"rule": self.rule, "ids": run.split.fingerprint(run.store)},
+            "settings": chosen,
+            "teacher": self.teacher,
+            "start": self.start.fingerprint if self.start else None,
+            **unlabelled,
+        }
+
+    def set_up(self, run: Run, workdir: Workdir) -> Learner:
+        """What is to be trained, and by what."""
+        settings, split = self.settings, run.split
+        targets = run.store.labels(settings.property)
+        rows = np.concatenate([rows for _, rows in split.items()])
+        label, beside = targets, None
+        if self.unlabelled is not None:
+            label = np.where(np.isin(np.arange(len(targets)), rows), targets, np.nan)
+            beside = (self.unlabelled, settings.unlabelled_per_batch)
+        columns = {}
+        if self.teacher_embeddings is not None:
+            columns["teacher_embeddings"] = self.teacher_embeddings
+        batcher, share = lay_out(
+            run.store,
+            rows,
+            run.network.needs,
+            run.settings.batch_size,
+            label=label,
+            node_columns=columns,
+            beside=beside,
+        )
+        module, start = run.module, self.start.begin if self.start else None
+        if self.teacher_embeddings is not None:
+            start = _as_vanilla(module, batcher(split.train[:1]), run.settings.seed, start)
+            module = ProjectedStudent(module, self.teacher_embeddings.shape[1])
+        fitted = Standardiser.fit(targets[split.train])
+        standardiser = Standardiser(0.0, 1.0) if settings.raw_targets else fitted
+
+        def standardised(variables: Any, graph: jraph.GraphsTuple) -> jax.Array:
+            outputs: Any = module.apply(variables, graph, False)
+            return outputs.prediction
+
+        evaluator = Evaluator(run.devices, standardised, Loader(batcher, run.devices))
+
+        def predict(variables: Any, rows: np.ndarray) -> np.ndarray:
+            # In float64: a total energy of −1e4 eV has no third decimal in float32.
+            return standardiser.invert(evaluator.per_crystal(variables, rows))
+
+        def evaluate(variables: Any) -> tuple[float, dict[str, float]]:
+            mae = _mae(predict(variables, split.validation), targets[split.validation])
+            return mae, {"validation_mae": mae}
+
+        def finish(variables: Any) -> dict[str, Any]:
+            predictions = {name: predict(variables, rows) for name, rows in split.items()}
+            self._write(run, workdir, targets, predictions)
+            return self._result(run, targets, predictions, standardiser, fitted)
+
+        return Learner(
+            module,
+            distil(
+                property_loss(standardiser, kind=settings.loss), self.pull, weight=settings.weight
+            ),
+            Loader(batcher, run.devices, share=share, beside=self.unlabelled),
+            start,
+            evaluate,
+            finish,
+        )
+
+    def _write(
+        self,
+        run: Run,
+        workdir: Workdir,
+        targets: np.ndarray,
+        predictions: Mapping[str, np.ndarray],
+    ) -> None:
+        with open(workdir.path / "predictions.csv", "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["id", "split", "target", "prediction"])
+            for name, rows in run.split.items():
+                for row, value in zip(rows, predictions[name]):
+                    known = f"{targets[row]:.9g}"
+                    writer.writerow([run.store.ids[row], name, known, f"{value:.9g}"])
+        workdir.write_splits(run.split.ids(run.store))
+
+    def _result(
+        self,
+        run: Run,
+        targets: np.ndarray,
+        predictions: Mapping[str, np.ndarray],
+        standardiser: Standardiser,
+        fitted: Standardiser,
+    ) -> dict[str, Any]:
+        """What ``result.json`` says of the property."""
+        settings, split = self.settings, run.split
+        mae = {name: _mae(predictions[name], targets[rows]) for name, rows in split.items()}
+        unlabelled = {} if self.unlabelled is None else {"n_unlabelled": len(self.unlabelled)}
+        return {
+            "task": "student",
+            "property": settings.property,
+            "unit": settings.unit,
+            "student": run.name,
+            "distilled": settings.weight > 0,
+            "weight": settings.weight,
+            "n_train": len(split.train),
+            "n_validation": len(split.validation),
+            "n_test": len(split.test),
+            **unlabelled,
+            "train_mae": mae["train"],
+            "validation_mae": mae["validation"],
+            "test_mae": mae["test"],
+            "target_mean": standardiser.mean,
+            "target_std": standardiser.std,
+            # The error of always predicting the mean of the training crystals, to judge the others
+            # by.
+            "test_mae_of_mean": _mae(np.full(len(split.test), fitted.mean), targets[split.test]),
+        }
+
+
+def bare(variables: Variables) -> Variables:
+    """The student's variables from those of a `ProjectedStudent` around it."""
+    return {name: tree.get("student", {}) for name, tree in variables.items()}
+
+
+def _as_vanilla(
+    module: nn.Module,
+    example: jraph.GraphsTuple,
+    seed: int,
+    start: Callable[[Variables], Variables] | None,
+) -> Callable[[Variables], Variables]:
+    """Let a distilled student start from the very weights of its vanilla twin.
+
+    Inside a `ProjectedStudent` the same key would give it others, for Flax derives a layer's key
+    from its path; twins that differ by more than the teacher could not be compared in pairs.
+    """
+    init = jax.jit(lambda key: module.init(key, example, True))
+
+    def begin(variables: Variables) -> Variables:
+        own = init(jax.random.key(seed))
+        own = start(own) if start is not None else own
+        return {
+            name: {**tree, "student": own[name]} if name in own else tree
+            for name, tree in variables.items()
+        }
+
+    return begin
+
+
+def _mae(predictions: np.ndarray, targets: np.ndarray) -> float:
+    return float(np.mean(np.abs(predictions - targets)))

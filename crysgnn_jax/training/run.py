@@ -1,0 +1,167 @@
+"""A run: a network, the crystals it learns from, and where; from settings to a finished folder."""
+
+import csv
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import flax.linen as nn
+import jax
+
+from crysgnn_jax.batches.loader import Loader
+from crysgnn_jax.batches.splits import Split
+from crysgnn_jax.graphs.store import GraphStore
+from crysgnn_jax.models.network import Network
+from crysgnn_jax.objectives.loss import Loss
+from crysgnn_jax.training.checkpoints import Checkpoints
+from crysgnn_jax.training.devices import Devices
+from crysgnn_jax.training.logs import MetricsLog, Progress
+from crysgnn_jax.training.loop import Trainer
+from crysgnn_jax.training.settings import TrainingSettings
+from crysgnn_jax.training.step import create_optimiser, create_state, make_train_step
+from crysgnn_jax.training.workdir import Workdir
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One network to be trained, and all that is at hand for it.
+
+    Attributes:
+      name: of the network, as the user calls it.
+      network: what it is.
+      module: the network, with its settings.
+      settings: how to train it, with nothing left to the network's recipe.
+      store: the crystals, as graphs of the network's kind.
+      split: which of them to train on, choose by and test on.
+      devices: where to train.
+      workdir: where the run is written.
+      progress: what the user sees.
+      about: further facts for ``config.json``, such as the command and the data by name.
+      overwrite: delete a run that is there.
+    """
+
+    name: str
+    network: Network
+    module: nn.Module
+    settings: TrainingSettings
+    store: GraphStore
+    split: Split
+    devices: Devices
+    workdir: Path
+    progress: Progress
+    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    overwrite: bool = False
+
+    def made_with(self, task: "Task") -> dict[str, Any]:
+        """What determines the outcome, for ``config.json``."""
+        return {
+            **self.about,
+            "network": self.name,
+            "graphs": self.store.fingerprint,
+            "featuriser": dataclasses.asdict(self.store.settings),
+            "devices": len(self.devices),
+            **task.made_with(self),
+        }
+
+
+class Learner(NamedTuple):
+    """What a task makes of a run: what is trained, by what, and what comes of it.
+
+    Attributes:
+      module: what is trained; it may hold more than the run's module.
+      loss: of its outputs and a batch.
+      loader: makes the steps' batches.
+      start: random initial variables → those to start from; None to start from these.
+      evaluate: variables, replicated → (score, metrics) on the validation crystals; the lowest
+        score is the best.
+      finish: the best variables, replicated → what ``result.json`` says of the task, once the
+        task's own files are written.
+    """
+
+    module: nn.Module
+    loss: Loss
+    loader: Loader
+    start: Callable[[Any], Any] | None
+    evaluate: Callable[[Any], tuple[float, dict[str, float]]]
+    finish: Callable[[Any], dict[str, Any]]
+
+
+class Task(Protocol):
+    """What there is to learn: `property_task.PropertyTask`, `pretraining_task.PretrainingTask`."""
+
+    def made_with(self, run: Run) -> dict[str, Any]:
+        """What of the task determines the outcome."""
+
+    def set_up(self, run: Run, workdir: Workdir) -> Learner:
+        """What is to be trained, and by what; the task's own files go to the workdir."""
+
+
+Draw = Callable[[Path, Mapping[str, Any]], None]
+"""(path of a run, content of its ``result.json``) → pictures of it."""
+
+
+def train(run: Run, task: Task, draw: Draw = lambda path, result: None) -> dict[str, Any]:
+    """Train, or go on, or find the run finished: the content of ``result.json``.
+
+    Args:
+      run: the run.
+      task: what there is to learn.
+      draw: called before the run counts as finished.
+
+    Raises:
+      UserError: the workdir cannot be used, or the loss became NaN or infinite.
+    """
+    with Workdir(run.workdir, run.made_with(task), overwrite=run.overwrite) as workdir:
+        if workdir.result is not None:
+            run.progress.say(f"{workdir.path} holds a finished run")
+            return workdir.result
+        # A GPU that is not used should not go unnoticed.
+        run.progress.say(f"training on {run.devices}")
+        write_skipped(run.store, workdir.path / "skipped.csv")
+        learner = task.set_up(run, workdir)
+        result = _learn(run, learner, workdir)
+        draw(workdir.path, result)
+        workdir.finish(result)
+        return result
+
+
+def _learn(run: Run, learner: Learner, workdir: Workdir) -> dict[str, Any]:
+    """Train, or go on from the last checkpoint; the content of ``result.json``."""
+    settings, devices = run.settings, run.devices
+    steps_per_epoch = -(-len(run.split.train) // (settings.batch_size * len(devices)))
+    optimiser = create_optimiser(
+        settings.learning_rate,
+        settings.epochs * steps_per_epoch,
+        weight_decay=settings.weight_decay,
+    )
+    checkpoints = Checkpoints(workdir.checkpoints)
+    trainer = Trainer(
+        devices=devices,
+        step=make_train_step(learner.module, learner.loss, optimiser),
+        loader=learner.loader,
+        rows=run.split.train,
+        evaluate=learner.evaluate,
+        settings=settings,
+        checkpoints=checkpoints,
+        log=MetricsLog(workdir.metrics),
+        progress=run.progress,
+    )
+    key = jax.random.key(settings.seed)
+    example = learner.loader.batcher(run.split.train[:1])
+    state = create_state(learner.module, optimiser, key, example)
+    if learner.start is not None:
+        begun = learner.start(state.variables)
+        state = dataclasses.replace(state, params=begun["params"], batch_stats=begun["batch_stats"])
+    found = trainer.fit(state)
+    checkpoints.close()
+    finished = learner.finish(devices.replicate(found.variables))
+    return {**finished, **trainer.summary(found)}
+
+
+def write_skipped(store: GraphStore, path: Path) -> None:
+    """List the crystals that could not be used: ``skipped.csv`` with id and reason."""
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "reason"])
+        writer.writerows(store.skipped)

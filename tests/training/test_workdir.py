@@ -1,0 +1,101 @@
+"""The directory of a run: its states, its lock, and runs of earlier versions."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from crysgnn_jax.errors import UserError
+from crysgnn_jax.training.workdir import Workdir, read_made_with, require_same
+
+
+def test_new_interrupted_finished(tmp_path):
+    made_with = {"network": "cgcnn", "settings": {"seed": 0}}
+    with Workdir(tmp_path / "run", made_with) as workdir:
+        assert workdir.result is None
+    with Workdir(tmp_path / "run", made_with) as workdir:
+        workdir.finish({"test_mae": 1.0})
+    with Workdir(tmp_path / "run", made_with) as workdir:
+        assert workdir.result == {"test_mae": 1.0}
+    with pytest.raises(UserError, match="holds a run with settings.seed=0, and this one has 1"):
+        Workdir(tmp_path / "run", {"network": "cgcnn", "settings": {"seed": 1}})
+    with Workdir(tmp_path / "run", {"network": "gatgnn"}, overwrite=True) as workdir:
+        assert workdir.result is None
+
+
+def test_a_run_that_another_process_writes_is_left_alone(tmp_path):
+    hold = (
+        "import sys; from crysgnn_jax.training.workdir import Workdir\n"
+        "with Workdir(sys.argv[1], {'network': 'cgcnn'}): print('held', flush=True); input()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path / "run")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="is in use by another run"):
+            Workdir(tmp_path / "run", {"network": "cgcnn"})
+    finally:
+        other.kill()
+        other.wait()
+    with Workdir(tmp_path / "run", {"network": "cgcnn"}) as workdir:
+        assert workdir.result is None
+
+
+CGCNN = {"width": 64, "n_convolutions": 3, "head_width": 128, "n_hidden": 1, "embedding_bias": True}
+OLD_CGCNN = {**CGCNN, "freeze_encoder": False, "classification": False}
+OLD_SETTINGS = {"student": "cgcnn", "property": "band_gap", "weight": 0.5}
+
+
+@pytest.mark.parametrize(
+    "old, network, model, settings",
+    [
+        (
+            {"command": "distill", "network": "cgcnn", "model": OLD_CGCNN, "settings": OLD_SETTINGS,
+             "start": None},
+            "cgcnn", CGCNN, {**OLD_SETTINGS, "pull": "released"},
+        ),
+        (
+            {"command": "convert", "network": "cgcnn",
+             "model": {**OLD_CGCNN, "classification": True}},
+            "cgcnn-classifier", CGCNN, None,
+        ),
+        (
+            {"command": "finetune", "network": "cgcnn", "start": "abc",
+             "model": {**OLD_CGCNN, "freeze_encoder": True}, "settings": OLD_SETTINGS},
+            "fine-tuned", {**CGCNN, "freeze_encoder": True},
+            {**OLD_SETTINGS, "student": "fine-tuned", "pull": "released"},
+        ),
+        (
+            {"command": "compare", "network": "cgcnn", "start": "abc", "model": OLD_CGCNN,
+             "settings": OLD_SETTINGS},
+            "fine-tuned", {**CGCNN, "freeze_encoder": False},
+            {**OLD_SETTINGS, "student": "fine-tuned", "pull": "released"},
+        ),
+        (
+            {"command": "distill", "network": "alignn", "model": {"width": 256, "n_triplet": 0},
+             "settings": OLD_SETTINGS},
+            "alignn", {"width": 256}, {**OLD_SETTINGS, "pull": "released"},
+        ),
+        (
+            {"command": "distill", "network": "crysxpp", "model": {"width": 64},
+             "settings": OLD_SETTINGS, "start": "abc"},
+            "crysxpp", {"width": 64, "embedding_bias": True}, {**OLD_SETTINGS, "pull": "released"},
+        ),
+        (
+            {"command": "pretrain", "model": {"width": 64}, "settings": {"seed": 0}},
+            "crysgnn", {"width": 64}, {"seed": 0},
+        ),
+    ],
+)  # fmt: skip
+def test_runs_of_the_first_version_are_read_in_the_terms_of_today(
+    tmp_path, old, network, model, settings
+):
+    (tmp_path / "config.json").write_text(json.dumps({"made_with": old}))
+    found = read_made_with(tmp_path)
+    assert (found["network"], found["model"], found.get("settings")) == (network, model, settings)
+    # Read again, as it would be written now, it stays as it is.
+    (tmp_path / "config.json").write_text(json.dumps({"made_with": found}))
+    require_same(read_made_with(tmp_path), found, tmp_path)
