@@ -11,6 +11,7 @@ looked at once. See NOTES.md.
 import argparse
 import copy
 import importlib.util
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -20,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks import report, steps
+from benchmarks.parser import Parser
 from benchmarks.timing import Worker
 from crysgnn_jax.batches.splits import Split
-from crysgnn_jax.commands import cli
+from crysgnn_jax.commands import cli, flags
 from crysgnn_jax.crystals.readers import open_source
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.build import build_store
@@ -48,31 +50,36 @@ class ProjectTraining:
         Returns:
           ``test`` and ``validation``, mean absolute errors of the chosen epoch, and ``seconds``.
         """
-        from crysgnn_jax.models.registry import build, find_student
-        from crysgnn_jax.training.devices import AXIS, Devices
+        from crysgnn_jax.models.registry import build, find_network
+        from crysgnn_jax.training.devices import Devices
         from crysgnn_jax.training.logs import Progress
-        from crysgnn_jax.training.students import StudentSettings, train_student
-        from crysgnn_jax.training.workdir import Workdir
+        from crysgnn_jax.training.property_task import PropertyTask
+        from crysgnn_jax.training.run import Run, train
+        from crysgnn_jax.training.settings import PropertySettings, TrainingSettings
 
-        student = find_student("cgcnn")
-        module = build(student.module, {}, cutoff=self._store.settings.cutoff, axis_name=AXIS)
-        settings = StudentSettings(
-            student="cgcnn",
-            property=targets,
-            unit="",
-            weight=0.0,
+        network = find_network("cgcnn")
+        training = TrainingSettings(
             epochs=epochs,
             patience=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,
             seed=seed,
         )
+        learning = PropertySettings(property=targets, weight=0.0)
         start = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder, Workdir(folder, {}) as workdir:
-            progress = Progress(epochs, "cgcnn", quiet=True)
-            found = train_student(
-                self._store, split, workdir, student, module, settings, Devices(1), progress
+        with tempfile.TemporaryDirectory() as folder:
+            run = Run(
+                name="cgcnn",
+                network=network,
+                module=build(network.module, {}, cutoff=self._store.settings.cutoff),
+                settings=training.filled(network.recipe),
+                store=self._store,
+                split=split,
+                devices=Devices(1),
+                workdir=Path(folder),
+                progress=Progress(epochs, "cgcnn", quiet=True),
             )
+            found = train(run, PropertyTask(learning.filled(network.recipe)))
         seconds = time.perf_counter() - start
         return {
             "test": found["test_mae"],
@@ -139,31 +146,38 @@ def _whole_numbers(text: str) -> list[int]:
     return [int(word) for word in words]
 
 
-def parser() -> cli.Parser:
+def parser() -> Parser:
     """The command's flags."""
-    out = cli.Parser(
-        prog="python -m benchmarks.accuracy",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    number = cli.positive(int)
-    cli.add_labelled_data_flag(out)
+    out = Parser("accuracy", __doc__)
+    number = flags.positive(int)
+    flags.add_labelled_data_flag(out)
     out.add_argument(
-        "--property", default="formation_energy_per_atom", metavar="NAME",
+        "--property",
+        default="formation_energy_per_atom",
+        metavar="NAME",
         help="default formation_energy_per_atom",
     )
     out.add_argument(
-        "--sizes", type=_whole_numbers, default=[2000, 500, 500], metavar="A,B,C",
+        "--sizes",
+        type=_whole_numbers,
+        default=[2000, 500, 500],
+        metavar="A,B,C",
         help="crystals to train on, to choose by and to test on (default 2000,500,500)",
     )
     out.add_argument(
-        "--seeds", type=_whole_numbers, default=[0, 1, 2], metavar="A,B",
+        "--seeds",
+        type=_whole_numbers,
+        default=[0, 1, 2],
+        metavar="A,B",
         help="of the crystals, the weights and the order (default 0,1,2)",
     )
     out.add_argument("--epochs", type=number, default=30, metavar="N", help="default 30")
     out.add_argument("--batch-size", type=number, default=256, metavar="N", help="default 256")
     out.add_argument(
-        "--learning-rate", type=cli.positive(float), default=0.01, metavar="X",
+        "--learning-rate",
+        type=flags.positive(float),
+        default=0.01,
+        metavar="X",
         help="default 0.01; this project's is the highest of its schedule",
     )
     out.add_argument("--no-peer", action="store_true", help="this project alone")
@@ -171,14 +185,17 @@ def parser() -> cli.Parser:
         "--threads", type=number, default=2, metavar="N", help="cores of each side (default 2)"
     )
     out.add_argument(
-        "--output", type=Path, default=report.RESULTS / "accuracy.json", metavar="FILE",
+        "--output",
+        type=Path,
+        default=report.RESULTS / "accuracy.json",
+        metavar="FILE",
         help="default results/benchmarks/accuracy.json",
     )
     return out
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    args = parser().parse_args(arguments)
+def execute(args: argparse.Namespace) -> None:
+    """Measure, write the file and print a table."""
     if len(args.sizes) != 3 or min(args.sizes) == 0:
         raise UserError("--sizes takes three numbers of crystals, such as 2000,500,500")
     if not args.no_peer and importlib.util.find_spec("torch") is None:
@@ -252,4 +269,4 @@ def summary(runs: Sequence[dict[str, float]]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(sys.modules[__name__])

@@ -6,15 +6,17 @@ Every setting runs in a process of its own, one after the other, again and again
 `benchmarks.steps` names those that it uses: `PEER_ALLOCATOR` and `PROJECT_ALLOCATOR`.
 """
 
+import argparse
 import contextlib
+import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import report, steps
+from benchmarks.parser import Parser
 from benchmarks.timing import ALLOCATORS, Worker
 from crysgnn_jax.commands import cli
 from crysgnn_jax.crystals.sources import Source
@@ -24,8 +26,13 @@ from crysgnn_jax.reporting.tables import text_table
 JOBS = ("pretrain", "cgcnn")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    args = steps.parser("allocators", __doc__, JOBS).parse_args(arguments)
+def parser() -> Parser:
+    """The command's flags."""
+    return steps.parser_of("allocators", __doc__, JOBS)
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Measure, write the file and print a table."""
     steps.require_installed(args.jobs)
     others = report.OtherWork()
     source = steps.crystals(args.data, args.crystals)
@@ -74,4 +81,4 @@ def compare(
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(sys.modules[__name__])

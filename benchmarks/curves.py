@@ -153,9 +153,7 @@ def _measured(
     )  # fmt: skip
 
 
-def _proportional(
-    axis: Axes, x: Sequence[float], values: Sequence[Mapping[str, float]]
-) -> None:
+def _proportional(axis: Axes, x: Sequence[float], values: Sequence[Mapping[str, float]]) -> None:
     """The line through the last point that proportional values would lie on; named once."""
     names = axis.get_legend_handles_labels()[1]
     label = "proportional" if "proportional" not in names else None

@@ -8,16 +8,18 @@ to the device, steps, reading and logging their metrics, checkpoints. After each
 are taken again on the same batches, which are in memory by then. See NOTES.md.
 """
 
+import argparse
 import contextlib
+import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import report, steps
+from benchmarks.parser import Parser
 from benchmarks.timing import Worker, median_and_range, peak_memory
 from crysgnn_jax.commands import cli
 from crysgnn_jax.crystals.sources import Source
@@ -55,10 +57,11 @@ class EpochSide:
         """
         import jax
 
-        from crysgnn_jax.batches.loader import stack
+        from crysgnn_jax.batches.loader import Loader, stack
         from crysgnn_jax.training.checkpoints import Checkpoints
         from crysgnn_jax.training.logs import MetricsLog, Progress
-        from crysgnn_jax.training.loop import LoopSettings, Trainer
+        from crysgnn_jax.training.loop import Trainer
+        from crysgnn_jax.training.settings import TrainingSettings
 
         devices, found = self._devices, self._work
         step = devices.compile(found.step, donate=(0,))
@@ -94,11 +97,10 @@ class EpochSide:
             trainer = Trainer(
                 devices=devices,
                 step=found.step,
-                batcher=found.batcher,
+                loader=Loader(found.batcher, devices),
                 rows=self._rows,
-                sizes=found.sizes,
                 evaluate=evaluate,
-                settings=LoopSettings(epochs=1 + repeats),
+                settings=TrainingSettings(epochs=1 + repeats),
                 checkpoints=checkpoints,
                 log=MetricsLog(Path(folder) / "metrics.jsonl"),
                 progress=Progress(1 + repeats, "epoch", quiet=True),
@@ -113,10 +115,14 @@ class EpochSide:
         }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def parser() -> Parser:
+    """The command's flags."""
     known = [name for name in steps.JOBS if name != "embed"]
-    flags = steps.parser("epoch", __doc__, JOBS, known, "epochs of each job")
-    args = flags.parse_args(arguments)
+    return steps.parser_of("epoch", __doc__, JOBS, known, "epochs of each job")
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Measure, write the file and print a table."""
     others = report.OtherWork()
     source = steps.crystals(args.data, args.crystals)
     with tempfile.TemporaryDirectory() as cache:
@@ -159,4 +165,4 @@ def compare(
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(sys.modules[__name__])

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import importlib.util
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -23,8 +24,9 @@ import gemmi
 import numpy as np
 
 from benchmarks import report
+from benchmarks.parser import Parser
 from benchmarks.timing import Worker, median_and_range
-from crysgnn_jax.commands import cli
+from crysgnn_jax.commands import cli, flags
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.elements import SYMBOLS
 from crysgnn_jax.crystals.readers import open_source
@@ -290,42 +292,53 @@ def _resident(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def parser() -> cli.Parser:
+def parser() -> Parser:
     """The command's flags."""
-    out = cli.Parser(
-        prog="python -m benchmarks.graphs",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    out = Parser("graphs", __doc__)
     out.add_argument("--data", default="bundled", metavar="NAME|PATH", help="default bundled")
     out.add_argument(
-        "--crystals", type=cli.positive(int), metavar="N", help="drawn at random (default: all)"
+        "--crystals", type=flags.positive(int), metavar="N", help="drawn at random (default: all)"
     )
     out.add_argument(
-        "--workers", type=lambda text: [int(word) for word in text.split(",")], default=[1, 2],
-        metavar="A,B", help="numbers of processes to build with (default 1,2)",
+        "--workers",
+        type=lambda text: [int(word) for word in text.split(",")],
+        default=[1, 2],
+        metavar="A,B",
+        help="numbers of processes to build with (default 1,2)",
     )
     out.add_argument(
-        "--cifs", type=cli.not_negative(int), default=5000, metavar="N",
+        "--cifs",
+        type=flags.not_negative(int),
+        default=5000,
+        metavar="N",
         help="of the crystals, how many to build from CIF files too (default 5000; 0: none)",
     )
     out.add_argument(
-        "--peer", type=cli.not_negative(int), default=60, metavar="N",
+        "--peer",
+        type=flags.not_negative(int),
+        default=60,
+        metavar="N",
         help="of the CIF files, how many pymatgen reads in a turn (default 60; 0: none)",
     )
     out.add_argument(
-        "--repeats", type=cli.positive(int), default=3, metavar="N",
+        "--repeats",
+        type=flags.positive(int),
+        default=3,
+        metavar="N",
         help="turns of each side (default 3)",
     )
     out.add_argument(
-        "--output", type=Path, default=report.RESULTS / "graphs.json", metavar="FILE",
+        "--output",
+        type=Path,
+        default=report.RESULTS / "graphs.json",
+        metavar="FILE",
         help="default results/benchmarks/graphs.json",
     )
     return out
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    args = parser().parse_args(arguments)
+def execute(args: argparse.Namespace) -> None:
+    """Measure, write the file and print a table."""
     if args.cifs and args.peer and importlib.util.find_spec("pymatgen") is None:
         raise UserError(
             "the comparison with pymatgen needs pymatgen: pip install pymatgen, or give --peer 0"
@@ -439,4 +452,4 @@ def _builder(data: str, n_crystals: int | None, cores: int) -> contextlib.closin
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(sys.modules[__name__])

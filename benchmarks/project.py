@@ -1,29 +1,34 @@
 """This project's steps, to be timed: those that its commands run."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import numpy as np
 
-from benchmarks.steps import WARM_UP
-from benchmarks.timing import forget_peak_memory, peak_memory
-from crysgnn_jax.batches.budget import Budget, choose_budget, pack
-from crysgnn_jax.batches.loader import Batcher, group, stack
+from benchmarks.timing import WARM_UP, forget_peak_memory, peak_memory
+from crysgnn_jax.batches.loader import Batcher, Loader, lay_out, stack
 from crysgnn_jax.graphs.store import GraphStore, open_store
-from crysgnn_jax.models.protocol import Student
-from crysgnn_jax.models.registry import build, find_student
-from crysgnn_jax.models.teacher import Teacher
+from crysgnn_jax.models.registry import build, find_network, smallest_batch
 from crysgnn_jax.objectives.distillation import distil
-from crysgnn_jax.objectives.pretraining import pretraining_loss
 from crysgnn_jax.objectives.property import Standardiser, property_loss
-from crysgnn_jax.training.devices import AXIS, Devices
-from crysgnn_jax.training.inference import layout
-from crysgnn_jax.training.pretraining import pair_sizes
-from crysgnn_jax.training.state import create_optimiser, create_state, make_train_step
-from crysgnn_jax.training.trained import TrainedModel
+from crysgnn_jax.pretraining.objective import pretraining_loss
+from crysgnn_jax.pretraining.registry import PRETRAINED, RELEASED
+from crysgnn_jax.training.devices import Devices
+from crysgnn_jax.training.predictor import TrainedModel
+from crysgnn_jax.training.pretraining_task import needed_lists
+from crysgnn_jax.training.step import create_optimiser, create_state, make_train_step
+
+TEACHER = "crysgnn"
+
+OBJECTIVES = RELEASED[TEACHER]
+
+PRETRAINING_NEEDS = dataclasses.replace(PRETRAINED[TEACHER].needs, lists=needed_lists(OBJECTIVES))
+"""Of the teacher while it learns."""
 
 DISTILLED = "cgcnn"
 """The student of the job ``distilled``."""
@@ -41,7 +46,7 @@ class Work(NamedTuple):
         memory of the state.
       state: before the first step.
       batcher: makes the batches.
-      sizes: ``[len(store), r]``, the table of `batches.Sizes`.
+      sizes: ``[len(store), r]``, what each crystal takes of a batch.
       student: initial parameters, nested mappings; None where the job has no student.
       teacher: likewise.
     """
@@ -76,63 +81,61 @@ def work(
         return _pretraining(store, rows, batch_size)
     if job == "embed":
         return _embedding(store, rows, batch_size)
-    student = find_student(DISTILLED if job == "distilled" else job)
-    module = build(student.module, {}, cutoff=store.settings.cutoff, axis_name=AXIS)
-    plan = layout(student, module, store, rows, batch_size or student.batch_size)
-    loss = property_loss(Standardiser(0.0, 1.0), kind=student.loss, axis_name=AXIS)
+    network = find_network(DISTILLED if job == "distilled" else job)
+    module = build(network.module, {}, cutoff=store.settings.cutoff)
+    loss = property_loss(Standardiser(0.0, 1.0), kind=network.recipe.loss)
     node_columns, teacher = {}, None
     if job == "distilled":
-        loss = distil(loss, 0.5, axis_name=AXIS)
+        loss = distil(loss, weight=0.5)
         frozen = _teacher(store)
         teacher = frozen.variables["params"]
         node_columns["teacher_embeddings"] = frozen.embeddings(store, devices, EMBEDDING_BATCH)
-    batcher = Batcher(
-        store,
-        plan.budget,
-        graphs=plan.graphs,
-        label=targets,
-        node_columns=node_columns,
-        edge_columns=student.edge_columns,
+    batch_size = batch_size or network.recipe.batch_size
+    batcher, _ = lay_out(
+        store, rows, network.needs, batch_size, label=targets, node_columns=node_columns
     )
-    optimiser = create_optimiser(LEARNING_RATE, TOTAL_STEPS, weight_decay=student.weight_decay)
-    state = create_state(plan.module, optimiser, jax.random.key(0), batcher(rows[:1]))
-    step = make_train_step(plan.module, loss, optimiser, axis_name=AXIS)
-    return Work(step, state, batcher, plan.sizes, state.params, teacher)
+    optimiser = create_optimiser(
+        LEARNING_RATE, TOTAL_STEPS, weight_decay=network.recipe.weight_decay
+    )
+    state = create_state(module, optimiser, jax.random.key(0), batcher(rows[:1]))
+    step = make_train_step(module, loss, optimiser)
+    return Work(step, state, batcher, batcher.sizes, state.params, teacher)
 
 
-def _pretraining(store: GraphStore, rows: np.ndarray, batch_size: int) -> Work:
-    sizes = pair_sizes(store)
-    budget = choose_budget(sizes.of(rows), batch_size)
-    batcher = Batcher(store, budget, graphs=store.reduced)
-    call = {"n_block": batcher.budget.extra["blocks"]}
-    module = Teacher(cutoff=store.settings.cutoff, axis_name=AXIS)
+def _pretraining(store: GraphStore, rows: np.ndarray, batch_size: int | None) -> Work:
+    batch_size = batch_size or PRETRAINED[TEACHER].recipe.batch_size
+    batcher, _ = lay_out(store, rows, PRETRAINING_NEEDS, batch_size)
+    module = _module(store)
     optimiser = create_optimiser(LEARNING_RATE, TOTAL_STEPS)
-    state = create_state(module, optimiser, jax.random.key(0), batcher(rows[:1]), **call)
-    loss = pretraining_loss(axis_name=AXIS)
-    step = make_train_step(module, loss, optimiser, axis_name=AXIS, **call)
-    return Work(step, state, batcher, sizes.table, teacher=state.params)
+    state = create_state(module, optimiser, jax.random.key(0), batcher(rows[:1]))
+    step = make_train_step(module, pretraining_loss(OBJECTIVES), optimiser)
+    return Work(step, state, batcher, batcher.sizes, teacher=state.params)
 
 
-def _embedding(store: GraphStore, rows: np.ndarray, batch_size: int) -> Work:
+def _embedding(store: GraphStore, rows: np.ndarray, batch_size: int | None) -> Work:
     teacher = _teacher(store)
-    plan = layout(teacher.student, teacher.module, store, rows, batch_size)
-    step = lambda variables, graph: (variables, teacher.embed(variables, graph))
-    variables, batcher = teacher.variables, Batcher(store, plan.budget, graphs=plan.graphs)
-    return Work(step, variables, batcher, plan.sizes, teacher=variables["params"])
+    step = lambda variables, graph: (variables, teacher.embed_batch(variables, graph))
+    batcher, _ = lay_out(store, rows, teacher.network.needs, batch_size or EMBEDDING_BATCH)
+    variables = teacher.variables
+    return Work(step, variables, batcher, batcher.sizes, teacher=variables["params"])
+
+
+def _module(store: GraphStore) -> nn.Module:
+    """The teacher with the heads of the released objectives."""
+    objectives = tuple(objective for objective, _ in OBJECTIVES)
+    return PRETRAINED[TEACHER].module(cutoff=store.settings.cutoff, objectives=objectives)
 
 
 def _teacher(store: GraphStore) -> TrainedModel:
     """A teacher with initial weights, which cost the same time as trained ones."""
-    module = Teacher(cutoff=store.settings.cutoff)
-    one_crystal = Budget(int(store.n_nodes[0]) + 1, int(store.n_edges[0]), 2)
-    example = Batcher(store, one_crystal)(np.arange(1))
+    module = _module(store)
     optimiser = create_optimiser(LEARNING_RATE, TOTAL_STEPS)
-    # Parameters do not depend on the number of blocks.
-    state = create_state(module, optimiser, jax.random.key(0), example, n_block=1)
+    example = smallest_batch(PRETRAINING_NEEDS)
+    state = create_state(module, optimiser, jax.random.key(0), example)
     return TrainedModel(
-        network="crysgnn",
+        name=TEACHER,
         module=module,
-        student=Student(Teacher, reduced=True),
+        network=PRETRAINED[TEACHER],
         variables=jax.tree.map(np.asarray, state.variables),
         featuriser=store.settings,
         fingerprint="initial",
@@ -164,8 +167,7 @@ class ProjectSide:
         devices = Devices(n_devices)
         self._work = found = work(job, open_store(path), rows, targets, batch_size, devices)
         order = np.random.default_rng(0).permutation(rows)
-        plan = pack(found.sizes, found.batcher.budget.limits, order)
-        steps = group(plan, n_devices)
+        steps = Loader(found.batcher, devices).steps(order)
         self._steps = steps[:-1] or steps  # the last batch is not full
         self._parameters = jax.tree.map(np.asarray, (found.student, found.teacher))
         self._graphs = [
@@ -212,13 +214,7 @@ class ProjectSide:
 
     def filled(self) -> dict[str, float]:
         """Fraction of a batch's static shape that is not padding, on average."""
-        budget = self._work.batcher.budget
-        shape = {
-            "nodes": budget.nodes,
-            "edges": budget.edges,
-            "graphs": budget.graphs,
-            **budget.extra,
-        }
+        shape = self._work.batcher.budget.shape
         batches = [rows for step in self._steps for rows in step]
         used = np.mean([self._work.sizes[rows].sum(axis=0) for rows in batches], axis=0)
         return {name: round(float(n) / size, 3) for (name, size), n in zip(shape.items(), used)}

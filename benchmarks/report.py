@@ -85,7 +85,7 @@ def write(path: Path, results: dict[str, Any], others: OtherWork) -> None:
         )
     report = {
         "date": datetime.date.today().isoformat(),
-        "command": cli.command(),
+        "command": cli.command_line(),
         "machine": machine(),
         "cores_used_by_others": busy,
         "versions": versions(),
@@ -104,4 +104,3 @@ def _cpu_model() -> str:
         (line.split(":")[1].strip() for line in lines if line.startswith("model name")),
         platform.processor(),
     )
-

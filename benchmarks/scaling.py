@@ -11,6 +11,7 @@ file of results. See NOTES.md.
 import argparse
 import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,8 +21,9 @@ import numpy as np
 
 from benchmarks import report, steps
 from benchmarks.graphs import Builder
+from benchmarks.parser import Parser
 from benchmarks.timing import Worker, median_and_range
-from crysgnn_jax.commands import cli
+from crysgnn_jax.commands import cli, flags
 from crysgnn_jax.crystals.readers import open_source
 from crysgnn_jax.crystals.sources import Source
 from crysgnn_jax.errors import UserError
@@ -58,8 +60,8 @@ def exponents(sizes: Sequence[float], seconds: np.ndarray) -> dict[str, dict[str
     return {"overall": slope(slice(None)), "two_largest": slope(slice(-2, None))}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    args = parser().parse_args(arguments)
+def execute(args: argparse.Namespace) -> None:
+    """Measure, write the file and print a table."""
     available = open_source(args.data)
     counts = args.counts or default_counts(len(available))
     require_enough(args, len(available), counts)
@@ -112,9 +114,7 @@ def step_curve(
     """
     case = case_for(job, source, cache)
     with contextlib.ExitStack() as stack:
-        sides = [
-            _start(stack, steps.project_side, (job, case, size), threads) for size in sizes
-        ]
+        sides = [_start(stack, steps.project_side, (job, case, size), threads) for size in sizes]
         plans = [side.call("plan") for side in sides]
         _take_first_step(sides)
         compiling = [side.call("memory") for side in sides]
@@ -429,60 +429,85 @@ def show(results: Mapping[str, Any]) -> None:
         print(results["devices"]["what"])
 
 
-def parser() -> cli.Parser:
+def parser() -> Parser:
     """The command's flags."""
-    out = cli.Parser(
-        prog="python -m benchmarks.scaling",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    number = cli.positive(int)
+    out = Parser("scaling", __doc__)
+    number = flags.positive(int)
     listed = lambda values: ",".join(map(str, values))
     workers = sorted({*(2**k for k in range(_cores().bit_length())), _cores()})
     out.add_argument(
-        "--parts", type=lambda text: _names(text, PARTS), default=PARTS, metavar="A,B",
+        "--parts",
+        type=lambda text: _names(text, PARTS),
+        default=PARTS,
+        metavar="A,B",
         help=f"which of {', '.join(PARTS)} (default all)",
     )
     out.add_argument("--data", default="bundled", metavar="NAME|PATH", help="default bundled")
     out.add_argument(
-        "--crystals", type=number, default=4096, metavar="N",
+        "--crystals",
+        type=number,
+        default=4096,
+        metavar="N",
         help="of steps and devices, drawn at random (default 4096)",
     )
     out.add_argument(
-        "--jobs", type=lambda text: _names(text, tuple(steps.JOBS)), default=JOBS, metavar="A,B",
+        "--jobs",
+        type=lambda text: _names(text, tuple(steps.JOBS)),
+        default=JOBS,
+        metavar="A,B",
         help=f"of steps and devices, which of {', '.join(steps.JOBS)} (default {listed(JOBS)})",
     )
     out.add_argument(
-        "--batch-sizes", type=lambda text: _numbers(text, 2), default=BATCH_SIZES, metavar="A,B",
+        "--batch-sizes",
+        type=lambda text: _numbers(text, 2),
+        default=BATCH_SIZES,
+        metavar="A,B",
         help=f"crystals of an average batch (default {listed(BATCH_SIZES)})",
     )
     out.add_argument(
-        "--counts", type=lambda text: _numbers(text, 2), metavar="A,B",
+        "--counts",
+        type=lambda text: _numbers(text, 2),
+        metavar="A,B",
         help=f"crystals to build graphs of (default {FEWEST_CRYSTALS}, doubled as often as the "
         "data has as many)",
     )
     out.add_argument(
-        "--workers", type=_from_one, default=tuple(workers), metavar="A,B",
+        "--workers",
+        type=_from_one,
+        default=tuple(workers),
+        metavar="A,B",
         help="processes that build graphs; 1, with which the others are compared, is always among "
         f"them (default {listed(workers)})",
     )
     out.add_argument(
-        "--devices", type=_from_one, default=(1, 2, 4, 8), metavar="A,B",
+        "--devices",
+        type=_from_one,
+        default=(1, 2, 4, 8),
+        metavar="A,B",
         help="devices to divide a step among; 1 is always among them (default 1,2,4,8)",
     )
     out.add_argument(
-        "--crystals-a-step", type=number, default=128, metavar="N",
+        "--crystals-a-step",
+        type=number,
+        default=128,
+        metavar="N",
         help="of an average step, over all devices together (default 128)",
     )
     out.add_argument(
         "--repeats", type=number, default=5, metavar="N", help="turns of each side (default 5)"
     )
     out.add_argument(
-        "--threads", type=number, default=2, metavar="N",
+        "--threads",
+        type=number,
+        default=2,
+        metavar="N",
         help="cores of each process that trains (default 2)",
     )
     out.add_argument(
-        "--output", type=Path, default=report.RESULTS / "scaling.json", metavar="FILE",
+        "--output",
+        type=Path,
+        default=report.RESULTS / "scaling.json",
+        metavar="FILE",
         help="the pictures lie beside it, as FILE's name with _steps.png and so on (default "
         "results/benchmarks/scaling.json)",
     )
@@ -501,7 +526,7 @@ def _names(text: str, known: Sequence[str]) -> tuple[str, ...]:
 def _numbers(text: str, least: int = 1) -> tuple[int, ...]:
     """Different numbers, separated by commas, in ascending order; ``least`` of them or more."""
     try:
-        numbers = sorted({cli.positive(int)(word) for word in text.split(",")})
+        numbers = sorted({flags.positive(int)(word) for word in text.split(",")})
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no list of whole numbers greater than 0, such as 1,2,4"
@@ -517,4 +542,4 @@ def _from_one(text: str) -> tuple[int, ...]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(sys.modules[__name__])

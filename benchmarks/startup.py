@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import report
+from benchmarks.parser import Parser
 from benchmarks.timing import median_and_range
-from crysgnn_jax.commands import cli
+from crysgnn_jax.commands import cli, flags
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.reporting.tables import text_table
 
@@ -38,8 +39,8 @@ SET_BY_COMMANDS = (
 """Variables that this command has set for itself, and the one that is timed shall set anew."""
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    args = parser().parse_args(arguments)
+def execute(args: argparse.Namespace) -> None:
+    """Measure, write the file and print a table."""
     others = report.OtherWork()
     command = [
         *("-m", "experiments.distill", "--student", args.student, "--vanilla", "--epochs", "1"),
@@ -100,29 +101,31 @@ def start_to_step(command: Sequence[str], cache: Path, workdir: Path) -> float:
     return line["time"] - start
 
 
-def parser() -> cli.Parser:
+def parser() -> Parser:
     """The command's flags."""
-    out = cli.Parser(
-        prog="python -m benchmarks.startup",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    number = cli.positive(int)
+    out = Parser("startup", __doc__)
+    number = flags.positive(int)
     out.add_argument("--student", default="cgcnn", metavar="NAME", help="default cgcnn")
-    cli.add_labelled_data_flag(out)
+    flags.add_labelled_data_flag(out)
     out.add_argument(
         "--crystals", type=number, default=64, metavar="N", help="drawn at random (default 64)"
     )
     out.add_argument(
-        "--repeats", type=number, default=3, metavar="N",
+        "--repeats",
+        type=number,
+        default=3,
+        metavar="N",
         help="starts without and with compiled steps (default 3 of each)",
     )
     out.add_argument(
-        "--output", type=Path, default=report.RESULTS / "startup.json", metavar="FILE",
+        "--output",
+        type=Path,
+        default=report.RESULTS / "startup.json",
+        metavar="FILE",
         help="default results/benchmarks/startup.json",
     )
     return out
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(sys.modules[__name__])

@@ -13,6 +13,7 @@ import dataclasses
 import importlib
 import importlib.util
 import math
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -22,8 +23,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import report
-from benchmarks.timing import Worker, median_and_range, peak_memory, take_turns
-from crysgnn_jax.commands import cli
+from benchmarks.parser import Parser
+from benchmarks.timing import WARM_UP, Worker, median_and_range, peak_memory, take_turns
+from crysgnn_jax.commands import cli, flags
 from crysgnn_jax.crystals.readers import open_source
 from crysgnn_jax.crystals.sources import Source, select
 from crysgnn_jax.errors import UserError
@@ -109,10 +111,6 @@ PEER_ALLOCATOR = "keep memory"
 """The fastest for PyTorch's pre-training step so far: see NOTES.md."""
 
 BATCHES_PER_TURN = 6
-WARM_UP = 2
-"""Steps at the start of a turn that are not counted: the other sides have had the caches and the
-memory meanwhile."""
-
 TOLERANCE = 1e-4
 
 
@@ -171,50 +169,58 @@ def project_side(job: str, case: Case, batch_size: int | None):
     return ProjectSide(job, case.path, case.rows, case.targets, batch_size)
 
 
-def parser(
+def parser_of(
     name: str,
-    description: str,
+    about: str,
     jobs: Sequence[str],
     known: Sequence[str] = tuple(JOBS),
     repeats: str = f"turns of each side, of {BATCHES_PER_TURN} batches each",
-) -> cli.Parser:
+) -> Parser:
     """Flags of a command that times steps.
 
     Args:
       name: of the module, and of the file of results.
-      description: of the command.
+      about: docstring of the module.
       jobs: the default ones.
       known: those that there are.
       repeats: what is repeated.
     """
-    out = cli.Parser(
-        prog=f"python -m benchmarks.{name}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    number = cli.positive(int)
+    out = Parser(name, about)
+    number = flags.positive(int)
     out.add_argument("--data", default="bundled", metavar="NAME|PATH", help="default bundled")
     out.add_argument(
         "--crystals", type=number, default=2000, metavar="N", help="drawn at random (default 2000)"
     )
     out.add_argument(
-        "--batch-size", type=number, metavar="N",
+        "--batch-size",
+        type=number,
+        metavar="N",
         help="crystals of an average batch (default: the job's own; "
-        + ", ".join(f"{job} {JOBS[job].batch_size}" for job in known) + ")",
+        + ", ".join(f"{job} {JOBS[job].batch_size}" for job in known)
+        + ")",
     )
     out.add_argument(
-        "--repeats", type=number, default=5, metavar="N",
+        "--repeats",
+        type=number,
+        default=5,
+        metavar="N",
         help=f"{repeats} (default 5)",
     )
     out.add_argument(
         "--threads", type=number, default=2, metavar="N", help="cores of each side (default 2)"
     )
     out.add_argument(
-        "--jobs", type=lambda text: _jobs(text, known), default=jobs, metavar="A,B",
+        "--jobs",
+        type=lambda text: _jobs(text, known),
+        default=jobs,
+        metavar="A,B",
         help=f"which of {', '.join(known)} (default {','.join(jobs)})",
     )
     out.add_argument(
-        "--output", type=Path, default=report.RESULTS / f"{name}.json", metavar="FILE",
+        "--output",
+        type=Path,
+        default=report.RESULTS / f"{name}.json",
+        metavar="FILE",
         help=f"default results/benchmarks/{name}.json",
     )
     return out
@@ -229,8 +235,13 @@ def _jobs(text: str, known: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    args = parser("steps", __doc__, tuple(JOBS)).parse_args(arguments)
+def parser() -> Parser:
+    """The command's flags."""
+    return parser_of("steps", __doc__, tuple(JOBS))
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Measure, write the file and print a table."""
     require_installed(args.jobs)
     others = report.OtherWork()
     source = crystals(args.data, args.crystals)
@@ -429,4 +440,4 @@ def require_equal(job: str, peer: str, ours: dict[str, float], theirs: dict[str,
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(sys.modules[__name__])

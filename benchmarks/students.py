@@ -9,32 +9,29 @@ from random targets. The students take turns, each in a process of its own.
 
 import argparse
 import contextlib
+import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from benchmarks import report, steps
+from benchmarks.parser import Parser
 from benchmarks.timing import Worker, median_and_range, take_turns
-from crysgnn_jax.commands import cli
+from crysgnn_jax.commands import cli, flags
 from crysgnn_jax.graphs.settings import FeaturiserSettings
-from crysgnn_jax.models.registry import find_student
+from crysgnn_jax.models.registry import find_network
 from crysgnn_jax.reporting.tables import text_table
 
 STUDENTS = ("cgcnn", "crysxpp", "gatgnn", "alignn")
 
 
-def parser() -> cli.Parser:
+def parser() -> Parser:
     """The command's flags."""
-    out = cli.Parser(
-        prog="python -m benchmarks.students",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    number = cli.positive(int)
-    cli.add_labelled_data_flag(out)
+    out = Parser("students", __doc__)
+    number = flags.positive(int)
+    flags.add_labelled_data_flag(out)
     out.add_argument(
         "--crystals", type=number, default=1000, metavar="N", help="drawn at random (default 1000)"
     )
@@ -56,15 +53,16 @@ def parser() -> cli.Parser:
     return out
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    args = parser().parse_args(arguments)
+def execute(args: argparse.Namespace) -> None:
+    """Measure, write the file and print a table."""
     others = report.OtherWork()
     source = steps.crystals(args.data, args.crystals)
     with contextlib.ExitStack() as stack:
         cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         sides = {}
         for name in args.students:
-            case = steps.case_of(source, FeaturiserSettings(**find_student(name).graphs), cache)
+            graphs = FeaturiserSettings(**find_network(name).needs.graphs)
+            case = steps.case_of(source, graphs, cache)
             worker = Worker(
                 steps.project_side,
                 (name, case, None),
@@ -107,4 +105,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(sys.modules[__name__])

@@ -34,6 +34,10 @@ ALLOCATORS = {
 """Name → ``GLIBC_TUNABLES``. By default, glibc gives every large tensor back to the system and
 asks for it anew, which clears each of its pages; "keep memory" never does."""
 
+WARM_UP = 2
+"""Steps at the start of a turn that are not counted: the other sides have had the caches and the
+memory meanwhile."""
+
 
 class Worker:
     """A process that makes an object and calls its methods on demand.
@@ -138,9 +142,7 @@ def take_turns(
     Returns:
       Worker's name → ``[len(arguments)]`` seconds.
     """
-    rounds = [
-        [worker.call(method, *given) for worker in workers.values()] for given in arguments
-    ]
+    rounds = [[worker.call(method, *given) for worker in workers.values()] for given in arguments]
     return dict(zip(workers, np.array(rounds).T))
 
 

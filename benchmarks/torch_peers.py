@@ -140,9 +140,7 @@ class Encoder(nn.Module):
         self.embedding = nn.Linear(N_FEATURES, WIDTH, bias=bias)
         self.convolutions = nn.ModuleList(Convolution() for _ in range(n_convolutions))
 
-    def forward(
-        self, batch: TableBatch, selector: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def forward(self, batch: TableBatch, selector: torch.Tensor | None = None) -> torch.Tensor:
         """Atom vectors, ``[N, 64]``; ``selector``, ``[92]``, weights the element features."""
         features = batch.atom_features
         atoms = self.embedding(features if selector is None else features * selector)
@@ -276,9 +274,7 @@ class Training:
         self._model = model
         self._loss = loss
         optimiser = torch.optim.AdamW if weight_decay else torch.optim.Adam
-        self._optimiser = optimiser(
-            model.parameters(), lr=LEARNING_RATE, weight_decay=weight_decay
-        )
+        self._optimiser = optimiser(model.parameters(), lr=LEARNING_RATE, weight_decay=weight_decay)
 
     def step(self, batch: Any) -> None:
         self._optimiser.zero_grad()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import accuracy
+from crysgnn_jax.commands import cli
 from crysgnn_jax.crystals.named import load_named
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.build import build_store
@@ -43,7 +44,7 @@ def test_both_sides_are_written(tmp_path):
     pytest.importorskip("torch", reason="the peer needs torch")
     output = tmp_path / "accuracy.json"
     flags = "--data dielectric --property band_gap --sizes 64,16,16 --seeds 0 --epochs 2"
-    accuracy.main([*flags.split(), "--batch-size", "16", "--output", str(output)])
+    cli.call(accuracy, [*flags.split(), "--batch-size", "16", "--output", str(output)])
     written = json.loads(output.read_text())
     assert set(written["sides"]) == {accuracy.PROJECT, accuracy.PEER}
     for side in written["sides"].values():
@@ -53,12 +54,12 @@ def test_both_sides_are_written(tmp_path):
 @pytest.mark.parametrize("sizes", ["10,5", "10,0,5"])
 def test_sizes_are_three(sizes):
     with pytest.raises(UserError, match="--sizes takes three numbers of crystals"):
-        accuracy.main(["--sizes", sizes, "--no-peer"])
+        cli.call(accuracy, ["--sizes", sizes, "--no-peer"])
 
 
 @pytest.mark.parametrize("sizes", ["ten,5,5", "10,-5,5"])
 def test_sizes_are_numbers(sizes, capsys):
     with pytest.raises(SystemExit) as stopped:
-        accuracy.main(["--sizes", sizes, "--no-peer"])
+        cli.call(accuracy, ["--sizes", sizes, "--no-peer"])
     assert stopped.value.code == 2
     assert f"'{sizes}' is no list of whole numbers" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import scaling
+from crysgnn_jax.commands import cli
 from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.errors import UserError
 from toys import collection
@@ -63,13 +64,14 @@ def test_sides_take_turns_and_start_over_at_the_end_of_their_steps():
 @pytest.mark.slow
 def test_the_command_writes_numbers_and_pictures(table, tmp_path, capsys):
     output = tmp_path / "results" / "tiny.json"
-    scaling.main(
+    cli.call(
+        scaling,
         [
             *("--data", str(table), "--jobs", "cgcnn", "--batch-sizes", "4,8"),
             *("--counts", "10,20,40", "--workers", "1", "--devices", "2"),
             *("--crystals-a-step", "8", "--repeats", "2", "--threads", "2"),
             *("--output", str(output)),
-        ]
+        ],
     )
     found = json.loads(output.read_text())
     assert {"date", "command", "machine", "versions", "cores_used_by_others"} < found.keys()
@@ -110,7 +112,7 @@ def test_default_counts_double_as_often_as_there_are_crystals(available, expecte
 )
 def test_a_bad_flag_is_one_line(flags, message, capsys):
     with pytest.raises(SystemExit) as end:
-        scaling.main(flags)
+        cli.call(scaling, flags)
     assert end.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
@@ -129,7 +131,7 @@ def test_a_bad_flag_is_one_line(flags, message, capsys):
 )
 def test_too_little_data_is_refused_at_once(table, flags, message):
     with pytest.raises(UserError, match=message):
-        scaling.main(["--data", str(table), *flags])
+        cli.call(scaling, ["--data", str(table), *flags])
 
 
 def test_the_command_ends_with_2_and_one_line(table):

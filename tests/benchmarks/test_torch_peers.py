@@ -44,7 +44,7 @@ def test_the_commands_know_every_peer(module):
 
 def test_students_have_their_own_graphs():
     for name, student in STUDENTS.items():
-        assert steps.JOBS[name].graphs == (student.graphs or {"ties": "cut"})
+        assert steps.JOBS[name].graphs == (dict(student.needs.graphs) or {"ties": "cut"})
 
 
 @pytest.fixture(scope="module")
