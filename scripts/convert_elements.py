@@ -1,4 +1,4 @@
-"""Write ``crysgnn_jax/data/elements.csv`` from the element table that jarvis-tools ships.
+"""Write ``crysgnn_jax/crystals/elements.csv`` from the element table that jarvis-tools ships.
 
     pip download --no-deps jarvis-tools==2026.6.12
     python scripts/convert_elements.py jarvis_tools-2026.6.12-py2.py3-none-any.whl

@@ -1,10 +1,10 @@
-"""Write the data sets in ``crysgnn_jax/data/bundled`` from the matminer 0.3.2 release.
+"""Write the data sets in ``crysgnn_jax/crystals/bundled`` from the matminer 0.3.2 release.
 
     pip download --no-deps --no-binary :all: matminer==0.3.2
     python scripts/convert_matminer.py matminer-0.3.2.tar.gz
 
 Prints, for each set, what was dropped and why, the range of every label, and how far single
-precision moves a neighbour; ``crysgnn_jax/data/bundled/README.md`` has these numbers. Running
+precision moves a neighbour; ``crysgnn_jax/crystals/bundled/README.md`` has these numbers. Running
 it again writes the same bytes.
 """
 
