@@ -19,7 +19,10 @@ from crysgnn_jax.pretraining import catalogue
 from crysgnn_jax.pretraining.objective import Objective, pretraining_loss
 from crysgnn_jax.pretraining.registry import RELEASED, objectives_of
 from crysgnn_jax.pretraining.teacher import Teacher
+from crysgnn_jax.training.checkpoints import Checkpoints, Position
+from crysgnn_jax.training.predictor import TrainedModel
 from crysgnn_jax.training.step import create_optimiser, create_state, make_train_step
+from crysgnn_jax.training.workdir import Workdir
 from toys import collection, one_batch
 
 
@@ -90,6 +93,29 @@ def test_every_step_hides_others_and_a_resumed_one_the_same(graph):
     _, second = step(after, graph)
     _, again = step(after, graph)
     assert float(first["hidden"]) != float(second["hidden"]) == float(again["hidden"])
+
+
+def test_a_loaded_teacher_needs_no_heads(graph, tmp_path):
+    model = {"width": 8, "n_convolutions": 1}
+    module = Teacher(**model, objectives=(Hidden(),))
+    keys = {"params": jax.random.key(0), "corruption": jax.random.key(1)}
+    variables = module.init(keys, graph, False)
+    assert set(variables["params"]) == {"encoder", "hidden"}
+    featuriser = dataclasses.asdict(FeaturiserSettings())
+    made_with = {"network": "crysgnn", "model": model, "featuriser": featuriser}
+    with Workdir(tmp_path, made_with) as workdir:
+        checkpoints = Checkpoints(workdir.checkpoints)
+        checkpoints.save(variables, variables, Position())
+        checkpoints.close()
+        workdir.finish({"task": "pretraining"})
+    found = TrainedModel.load(tmp_path)
+    assert not found.module.objectives
+    assert {name for tree in found.variables.values() for name in tree} == {"encoder"}
+    # It sees the batch as it is, and asks for no key.
+    np.testing.assert_array_equal(
+        found.embed_batch(found.variables, graph),
+        Teacher(**model).apply(variables, graph, method="embed"),
+    )
 
 
 def test_objectives_that_hide_nothing_leave_the_others_as_they_are(graph):

@@ -96,6 +96,15 @@ def test_runs_of_the_first_version_are_read_in_the_terms_of_today(
     (tmp_path / "config.json").write_text(json.dumps({"made_with": old}))
     found = read_made_with(tmp_path)
     assert (found["network"], found["model"], found.get("settings")) == (network, model, settings)
+    # The same command goes on with it.
+    today = {**old, "network": network, "model": model}
+    if settings is not None:
+        today["settings"] = settings
+    require_same(found, today, tmp_path)
+    with Workdir(tmp_path, today):
+        pass
+    with pytest.raises(UserError, match="model.width"):
+        require_same(found, {**today, "model": {**model, "width": 1}}, tmp_path)
     # Read again, as it would be written now, it stays as it is.
     (tmp_path / "config.json").write_text(json.dumps({"made_with": found}))
     require_same(read_made_with(tmp_path), found, tmp_path)
