@@ -1,7 +1,8 @@
 """Training from Python, in one call each: what the commands do, without their flags."""
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,17 @@ from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.models import registry
 from crysgnn_jax.models.network import Network
-from crysgnn_jax.objectives.distillation import Pull, embedding_loss, name_of_pull
+from crysgnn_jax.objectives.distillation import Pull, name_of_pull
 from crysgnn_jax.pretraining.objective import Weighted
-from crysgnn_jax.pretraining.registry import PRETRAINED, objectives_of
+from crysgnn_jax.pretraining.registry import graphs_of, objectives_of, recipe_named, without_labels
 from crysgnn_jax.reporting.run import draw_run, title_of
 from crysgnn_jax.settings import settings_of
 from crysgnn_jax.training import lesson, run
 from crysgnn_jax.training.devices import Devices
 from crysgnn_jax.training.logs import Progress
 from crysgnn_jax.training.predictor import TrainedModel
-from crysgnn_jax.training.pretraining_task import PretrainingTask, hold_out
-from crysgnn_jax.training.settings import PropertySettings, TrainingSettings
+from crysgnn_jax.training.pretraining_task import PretrainingTask, hold_out, rows_without
+from crysgnn_jax.training.settings import PropertySettings, TrainingSettings, UntaggedSettings
 
 __all__ = ["build_store", "load", "make_split", "pretrain", "train"]
 
@@ -88,7 +89,9 @@ def pretrain(
     *,
     workdir: Path | str,
     network: str = "crysgnn",
+    recipe: str | None = None,
     objectives: Weighted | Mapping[str, float] | None = None,
+    exclude: Sequence[Any] = (),
     model: Mapping[str, Any] | None = None,
     graphs: FeaturiserSettings | None = None,
     cache: Path | str | None = None,
@@ -104,9 +107,14 @@ def pretrain(
     Args:
       data: crystals, as of `read`.
       workdir: where the run is written.
-      network: ``crysgnn``, the teacher, or ``crysae``, the crystal auto-encoder.
-      objectives: what it learns: pairs of an `Objective` and its weight, or weights by name for
-        those of the package that are to differ. As its authors trained it where not given.
+      network: ``crysgnn``, the teacher; ``crysae``, the crystal auto-encoder; or a student, which
+        then learns without a teacher, to be fine-tuned.
+      recipe: ``chemistry``, or ``released`` for that of the network's authors; ``chemistry`` where
+        not given, but for the auto-encoder.
+      objectives: what it learns, where it is not the recipe: pairs of an `Objective` and its
+        weight, or weights by name for those of the package that are to differ.
+      exclude: crystals, each as of `read`, whose reduced formulas are left out of ``data``: those
+        that students will be tested on.
       model: settings of its module, such as ``{"width": 64}``.
       graphs: how to make the graphs.
       cache: as of `build_store`, and ``workers`` likewise.
@@ -122,29 +130,24 @@ def pretrain(
       >>> teacher = pretrain("my_cifs/", workdir="runs/teacher", epochs=20)
       >>> teacher.embed("others/").atoms   # [all atoms, 64]
     """
-    if network not in PRETRAINED:
-        raise UserError(f"`network` {network}: there is {', '.join(PRETRAINED)}")
     if objectives is None or isinstance(objectives, Mapping):
-        objectives = objectives_of(network, objectives)
+        objectives = objectives_of(recipe_named(network, recipe), objectives)
     (training,) = _settings(settings, TrainingSettings(epochs=20))
-    found = PRETRAINED[network]
-    training = training.filled(found.recipe)
+    featuriser = graphs or graphs_of(network)
     source = read(data)
-    store = build_store(source, graphs, cache=cache, workers=workers)
-    chosen = Devices(devices)
-    split = hold_out(len(store), training.seed)
-    chosen.require(len(split.train))
-    module = registry.build(
-        found.module,
-        model or {},
-        cutoff=store.settings.cutoff,
-        objectives=tuple(objective for objective, _ in objectives),
+    found = without_labels(
+        network, objectives, model, cutoff=featuriser.cutoff, released=recipe == "released"
     )
+    training = training.filled(found.network.recipe)
+    store = build_store(source, featuriser, cache=cache, workers=workers)
+    chosen = Devices(devices)
+    split = hold_out(rows_without(store, [read(x) for x in exclude]), training.seed)
+    chosen.require(len(split.train))
     run.train(
         run.Run(
-            name=network,
-            network=found,
-            module=module,
+            name=found.name,
+            network=found.network,
+            module=found.module,
             settings=training,
             store=store,
             split=split,
@@ -167,7 +170,7 @@ def train(
     *,
     workdir: Path | str,
     teacher: TrainedModel | Path | str | None = None,
-    pull: str | Pull = embedding_loss,
+    pull: str | Pull = "standardised",
     unlabelled: Any = (),
     autoencoder: TrainedModel | Path | str | None = None,
     split: str = "random",
@@ -193,9 +196,11 @@ def train(
       property: the label to predict; where there is but one, or the data set has one of its own, it
         need not be given.
       workdir: where the run is written.
-      teacher: a network trained without labels, or its run, to distil from.
+      teacher: a network trained without labels, its run, or ``crysgnn-mp``, to distil from.
       pull: how the teacher pulls: a name, or a function (student, teacher, batch) → scalar.
-      unlabelled: crystals that take part in the pull alone, as of `read`, or several such.
+      unlabelled: crystals to follow the teacher on before any label, as of `read`, or several such;
+        where not given, the student has the start that comes with the package, if there is one, or
+        else follows on the bundled crystals; and always on those of ``data`` that are not tested.
       autoencoder: for ``crysxpp``, whose convolutions to start from.
       split: ``random`` or ``formula``, ``column:NAME``, or the ``splits.json`` of another run.
       model: settings of the module, such as ``{"width": 32}``.
@@ -204,8 +209,8 @@ def train(
       devices: how many local devices to use; all where not given.
       quiet: show no progress.
       overwrite: delete a run that is there.
-      settings: fields of `TrainingSettings` and `PropertySettings`, such as ``epochs=60`` or
-        ``weight=0.5``, the weight of the teacher's pull.
+      settings: fields of `TrainingSettings`, `PropertySettings` and `UntaggedSettings`, such as
+        ``epochs=60`` or ``weight=0.1``, the weight of the teacher's pull beside the labels.
 
     Raises:
       UserError: a value cannot be used, or the loss became NaN or infinite.
@@ -219,8 +224,11 @@ def train(
     if autoencoder is not None:
         student = student.starting_from(_model(autoencoder, "autoencoder"))
     pull_name, pull = name_of_pull(pull)
-    training, learning = _settings(
-        settings, TrainingSettings(patience=30), PropertySettings(pull=pull_name)
+    training, learning, untagged = _settings(
+        settings,
+        TrainingSettings(patience=30),
+        PropertySettings(pull=pull_name),
+        UntaggedSettings(),
     )
     source = read(data)
     label = lesson.choose_property(source.name, source, property)
@@ -234,9 +242,19 @@ def train(
         teacher=None if teacher is None else _model(teacher, "teacher"),
         graphs=graphs,
         unlabelled=_sources(unlabelled),
+        pull=pull_name,
+        untagged=untagged,
     )
     parts = prepared.split(split, training.seed)
     chosen.require(len(parts.train))
+    prepared = prepared.begun(
+        parts,
+        training.seed,
+        pull=pull,
+        devices=chosen,
+        cache=cache,
+        progress=functools.partial(Progress, quiet=quiet),
+    )
     title = title_of(name, student.model, distilled=prepared.teacher is not None)
     run.train(
         *prepared.run(

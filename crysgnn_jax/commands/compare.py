@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crysgnn_jax.commands import cli, flags
-from crysgnn_jax.training.settings import PropertySettings
+from crysgnn_jax.training.settings import UntaggedSettings
 
 if TYPE_CHECKING:  # they import JAX, or take their time
     from crysgnn_jax.reporting.comparison import Cell, Outcome, Row
@@ -68,10 +68,9 @@ def parser() -> flags.Parser:
     out.add_argument(
         "--weight",
         type=flags.positive_fraction,
-        default=PropertySettings.weight,
         metavar="X",
-        help="weight of the teacher's pull in the distilled cells, up to 1 (default "
-        f"{PropertySettings.weight})",
+        help="weight of the teacher's pull beside the labels in the distilled cells, up to 1 "
+        "(default 0.1, for pulls that are not standardised 0.5)",
     )
     flags.add_split_flag(out)
     flags.add_run_flags(out, "runs/compare-DATA")
@@ -217,6 +216,8 @@ def _jobs(args: argparse.Namespace, devices: "Devices", base: Path) -> Iterator[
                 distilled=variant == DISTILLED,
                 graphs=flags.given(args, FeaturiserSettings),
                 unlabelled=unlabelled,
+                pull=args.pull,
+                untagged=UntaggedSettings(**flags.given(args, UntaggedSettings)),
             )
             for variant in column.variants
         }
@@ -246,12 +247,22 @@ def _train(
 
     training, learning = students.settings_of(args)
     training = dataclasses.replace(training, seed=cell.seed)
+    split = lesson.split(args.split, cell.seed).with_fraction(cell.fraction, cell.seed)
+    _, pull = name_of_pull(learning.pull)
+    lesson = lesson.begun(
+        split,
+        cell.seed,
+        pull=pull,
+        devices=devices,
+        cache=args.cache,
+        progress=functools.partial(Progress, quiet=True),
+    )
     run, task = lesson.run(
-        lesson.split(args.split, cell.seed).with_fraction(cell.fraction, cell.seed),
+        split,
         args.split,
         training,
         learning,
-        pull=name_of_pull(learning.pull)[1],
+        pull=pull,
         devices=devices,
         workdir=path,
         progress=Progress(training.epochs, f"{cell.student} {cell.variant}", quiet=True),

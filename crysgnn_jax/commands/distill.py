@@ -30,8 +30,9 @@ def parser() -> flags.Parser:
         "--weight",
         type=flags.fraction,
         metavar="X",
-        help="weight of the teacher's pull, 0 to 1: trains one student (default: both twins, one "
-        "with 0 and one with 0.5, in DIR/vanilla and DIR/distilled)",
+        help="weight of the teacher's pull beside the labels, 0 to 1: trains one student (default: "
+        "both twins, one without a teacher and one with 0.1, for pulls that are not standardised "
+        "0.5, in DIR/vanilla and DIR/distilled)",
     )
     which.add_argument(
         "--vanilla",
@@ -60,9 +61,11 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.training.logs import Progress
     from crysgnn_jax.training.predictor import TrainedModel
     from crysgnn_jax.training.run import train
+    from crysgnn_jax.training.settings import UntaggedSettings
     from crysgnn_jax.training.workdir import CONFIG, write_json
 
     training, learning = students.settings_of(args)
+    untagged = UntaggedSettings(**flags.given(args, UntaggedSettings))
     student = students.student_of(args.student, args.set, args.autoencoder)
     _, pull = name_of_pull(learning.pull)
     variants = ["vanilla", "distilled"]
@@ -90,6 +93,8 @@ def execute(args: argparse.Namespace) -> None:
             distilled=variant == "distilled",
             graphs=flags.given(args, FeaturiserSettings),
             unlabelled=unlabelled,
+            pull=learning.pull,
+            untagged=untagged,
         )
         for variant in variants
     }
@@ -105,6 +110,9 @@ def execute(args: argparse.Namespace) -> None:
         split = lesson.split(args.split, args.seed)
         devices.require(len(split.train))
         path = base if alone else base / variant
+        lesson = lesson.begun(
+            split, args.seed, pull=pull, devices=devices, cache=args.cache, progress=Progress
+        )
         title = title_of(student.name, student.model, distilled=variant == "distilled")
         run, task = lesson.run(
             split,

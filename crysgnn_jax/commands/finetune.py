@@ -52,7 +52,7 @@ def execute(args: argparse.Namespace) -> None:
     source = data.limited(source, args.limit, property)
     devices = Devices(args.devices)
     teacher = TrainedModel.load(args.teacher, "teacher")
-    student = Student.fine_tuned(teacher, freeze=args.freeze)
+    student = Student.of_pretrained(teacher, freeze=args.freeze)
     lesson = prepare(
         student,
         source,

@@ -11,7 +11,10 @@ from typing import Any, NoReturn
 
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.settings import settings_of
-from crysgnn_jax.training.settings import PropertySettings, TrainingSettings
+from crysgnn_jax.training.settings import PropertySettings, TrainingSettings, UntaggedSettings
+
+TEACHER = "crysgnn-mp"
+"""The teacher that comes with the package."""
 
 AUTOENCODER = Path("runs/crysae")
 """Where `pretrain --network crysae` writes."""
@@ -207,9 +210,10 @@ def add_teacher_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--teacher",
         type=Path,
-        default=Path("runs/teacher"),
-        metavar="DIR",
-        help="a pre-training run, or converted weights (default runs/teacher)",
+        default=Path(TEACHER),
+        metavar="NAME|DIR",
+        help="the teacher that comes with the package, a pre-training run, or converted weights "
+        f"(default {TEACHER})",
     )
 
 
@@ -222,9 +226,11 @@ def add_distillation_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME|PATH",
-        help="data set or path of crystals that take part in the teacher's pull alone, whatever "
-        "labels they have; may be repeated (default: none)",
+        help="data set or path of crystals on which the student follows the teacher, whatever "
+        "labels they have; may be repeated (default: the start of the student that comes with the "
+        "package, or else bundled; and always those of --data that are not tested on)",
     )
+    add_settings(parser, UntaggedSettings)
     add_settings(parser, PropertySettings, ("unlabelled_per_batch",))
     parser.add_argument(
         "--autoencoder",

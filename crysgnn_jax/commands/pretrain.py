@@ -3,9 +3,12 @@
 crysgnn pretrain
 crysgnn pretrain --data my_cifs/ --data oqmd.json --workdir runs/mine
 crysgnn pretrain --network crysae
+crysgnn pretrain --recipe released --workdir runs/as_published
+crysgnn pretrain --network cgcnn --workdir runs/cgcnn
 """
 
 import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,19 @@ from typing import Any
 from crysgnn_jax.commands import flags
 from crysgnn_jax.pretraining.catalogue import OBJECTIVES, RELEASED
 
-WORKDIRS = {"crysgnn": "runs/teacher", "crysae": "runs/crysae"}
-"""Network → where it is written by default, and where the other commands look for it."""
+WORKDIRS = {"crysgnn": "runs/teacher"}
+"""Network → where it is written by default, where that is not its name."""
+
+
+def weighted(text: str) -> tuple[str, float]:
+    """An argparse type: ``NAME=WEIGHT``."""
+    name, _, weight = text.partition("=")
+    if name not in OBJECTIVES:
+        raise argparse.ArgumentTypeError(f"{text}: there is {', '.join(OBJECTIVES)}")
+    return name, flags.not_negative(float)(weight)
+
+
+weighted.__name__ = "NAME=WEIGHT"
 
 
 def parser() -> flags.Parser:
@@ -23,10 +37,26 @@ def parser() -> flags.Parser:
     out.add_argument(
         "--network",
         "--teacher",
-        choices=tuple(RELEASED),
         default="crysgnn",
-        help="crysgnn, the teacher; or crysae, the auto-encoder whose convolutions the student "
-        "crysxpp starts from (default crysgnn)",
+        metavar="NAME",
+        help="crysgnn, the teacher; crysae, the auto-encoder whose convolutions the student "
+        "crysxpp starts from; or a student (cgcnn, crysxpp, gatgnn, alignn, package.module:Class), "
+        "which then learns without a teacher, to be fine-tuned (default crysgnn)",
+    )
+    out.add_argument(
+        "--recipe",
+        choices=("chemistry", "released"),
+        help="what is learned: chemistry (masked elements, hidden scale, hidden distances), or "
+        "released, as the network's authors did (default chemistry; for crysae released)",
+    )
+    out.add_argument(
+        "--objectives",
+        nargs="+",
+        default=[],
+        type=weighted,
+        metavar="NAME=WEIGHT",
+        help="objectives beside or instead of the recipe's, each with its weight, 0 for measured "
+        f"alone; there is {', '.join(OBJECTIVES)}",
     )
     out.add_argument(
         "--data",
@@ -34,14 +64,21 @@ def parser() -> flags.Parser:
         metavar="NAME|PATH",
         help="data set or path of crystals; may be repeated (default bundled)",
     )
-    flags.add_run_flags(out, "runs/teacher, for crysae runs/crysae")
+    out.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="NAME|PATH",
+        help="crystals that students will be tested on: what has the reduced formula of any of "
+        "them is left out of --data; may be repeated",
+    )
+    flags.add_run_flags(out, "runs/teacher; for others runs/NETWORK")
     names = ("epochs", "batch_size", "learning_rate", "seed")
     flags.add_training_flags(out, names, {"epochs": 20})
     group = out.add_argument_group("network")
     group.add_argument(
         "--width",
         type=flags.positive(int),
-        default=64,
         metavar="N",
         help="length of an atom embedding (default 64)",
     )
@@ -49,7 +86,7 @@ def parser() -> flags.Parser:
         "--n-convolutions",
         type=flags.positive(int),
         metavar="N",
-        help="convolutions (default 5, for crysae 3)",
+        help="convolutions (default 5; for others 3)",
     )
     group.add_argument(
         "--temperature",
@@ -57,14 +94,12 @@ def parser() -> flags.Parser:
         metavar="X",
         help="of the contrastive loss (default 0.07)",
     )
-    for name in OBJECTIVES:
-        weights = {network: found.get(name, 0) for network, found in RELEASED.items()}
-        default = ", ".join(f"for {network} {weight:g}" for network, weight in weights.items())
+    for name in RELEASED["crysgnn"]:
         group.add_argument(
             f"--{name.replace('_', '-')}-weight",
             type=flags.fraction,
             metavar="X",
-            help=f"weight of the {name.replace('_', '-')} loss (default {default})",
+            help=f"the same as --objectives {name}=X",
         )
     flags.add_data_flags(out)
     return out
@@ -75,41 +110,49 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.commands import data
     from crysgnn_jax.crystals.readers import read
     from crysgnn_jax.graphs.settings import FeaturiserSettings
-    from crysgnn_jax.models.registry import build
-    from crysgnn_jax.pretraining.registry import PRETRAINED, objectives_of
+    from crysgnn_jax.pretraining.registry import (
+        graphs_of,
+        objectives_of,
+        recipe_named,
+        without_labels,
+    )
     from crysgnn_jax.reporting.run import draw_run
     from crysgnn_jax.training.devices import Devices
     from crysgnn_jax.training.logs import Progress
-    from crysgnn_jax.training.pretraining_task import PretrainingTask, hold_out
+    from crysgnn_jax.training.pretraining_task import PretrainingTask, hold_out, rows_without
     from crysgnn_jax.training.run import Run, train
     from crysgnn_jax.training.settings import TrainingSettings
 
-    weights = {name: getattr(args, f"{name}_weight") for name in OBJECTIVES}
+    weights = {name: getattr(args, f"{name}_weight") for name in RELEASED["crysgnn"]}
     weights = {name: weight for name, weight in weights.items() if weight is not None}
+    recipe = recipe_named(args.network, args.recipe)
     temperature = {} if args.temperature is None else {"temperature": args.temperature}
-    objectives = objectives_of(args.network, weights, **temperature)
+    objectives = objectives_of(recipe, {**weights, **dict(args.objectives)}, **temperature)
+    featuriser = graphs_of(args.network, flags.given(args, FeaturiserSettings))
+    model = {"width": args.width, "n_convolutions": args.n_convolutions}
+    found = without_labels(
+        args.network,
+        objectives,
+        {name: value for name, value in model.items() if value is not None},
+        cutoff=featuriser.cutoff,
+        released=args.recipe == "released",
+    )
+    settings = TrainingSettings(**flags.given(args, TrainingSettings)).filled(found.network.recipe)
     names = args.data or ["bundled"]
     source = data.limited(read(names), args.limit)
+    excluded = [read(name) for name in args.exclude]
     devices = Devices(args.devices)
-    featuriser = FeaturiserSettings(**flags.given(args, FeaturiserSettings))
     store = data.Graphs(args)(source, featuriser)
-    split = hold_out(len(store), args.seed)
+    rows = rows_without(store, excluded)
+    if excluded:
+        print(f"{len(store) - len(rows)} crystals left out by formula", file=sys.stderr)
+    split = hold_out(rows, args.seed)
     devices.require(len(split.train))
-    network = PRETRAINED[args.network]
-    model: dict[str, Any] = {"width": args.width}
-    if args.n_convolutions is not None:
-        model["n_convolutions"] = args.n_convolutions
-    settings = TrainingSettings(**flags.given(args, TrainingSettings)).filled(network.recipe)
-    path = args.workdir or Path(WORKDIRS[args.network])
+    path = args.workdir or Path(WORKDIRS.get(args.network, f"runs/{args.network}"))
     run = Run(
-        name=args.network,
-        network=network,
-        module=build(
-            network.module,
-            model,
-            cutoff=featuriser.cutoff,
-            objectives=tuple(objective for objective, _ in objectives),
-        ),
+        name=found.name,
+        network=found.network,
+        module=found.module,
         settings=settings,
         store=store,
         split=split,

@@ -1,8 +1,9 @@
 """What the graph store asks of a collection of crystals, and collections made of others."""
 
+import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -180,6 +181,14 @@ class Combined:
                     )
                 ]
         return items
+
+
+def formulas_of(source: Source) -> Iterator[str]:
+    """Reduced formulas of the usable crystals of a source, one each."""
+    for start in range(0, len(source), 1000):
+        for item in source.items(start, min(start + 1000, len(source))):
+            with contextlib.suppress(InvalidCrystal):
+                yield source.decode(item).reduced_formula
 
 
 UNLABELLED = "unlabelled"

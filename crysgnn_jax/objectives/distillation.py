@@ -33,8 +33,33 @@ def embedding_loss(student: jax.Array, teacher: jax.Array, batch: Batch) -> jax.
     return batch.crystals.mean(batch.mean_of_atoms(per_atom)[:, 0])
 
 
-PULLS: dict[str, Pull] = {"released": embedding_loss}
+def standardised_loss(student: jax.Array, teacher: jax.Array, batch: Batch) -> jax.Array:
+    """Mean over crystals of the mean squared difference to the teacher's standardised embeddings.
+
+    Each dimension of the teacher's is standardised over the atoms of the step, so that all of them
+    count alike, the small ones too; the student's are taken as they are, behind a learned
+    projection (`ProjectedStudent`, with ``always``). 1 for a student that tells nothing, 0 for one
+    that tells all; each crystal weighs the same, whatever its size. A `Pull`.
+
+    Example:
+      ``distil(property_loss(standardiser), standardised_loss, weight=0.1)``
+    """
+    centred = teacher - batch.atoms.mean(teacher)
+    variance = batch.atoms.mean(jnp.square(centred))
+    # A dimension that says nothing is not blown up to say noise.
+    scale = jax.lax.rsqrt(jnp.maximum(variance, 1e-6 * jnp.mean(variance) + 1e-12))
+    per_atom = jnp.mean(jnp.square(student - centred * scale), axis=1, keepdims=True)
+    return batch.crystals.mean(batch.mean_of_atoms(per_atom)[:, 0])
+
+
+PULLS: dict[str, Pull] = {"standardised": standardised_loss, "released": embedding_loss}
 """Name on the command line → what it is."""
+
+
+def is_projected(pull: Pull) -> bool:
+    """Whether a pull compares with the teacher's embeddings behind a projection, even where the
+    student's are as wide."""
+    return pull is standardised_loss
 
 
 def name_of_pull(pull: str | Pull) -> tuple[str, Pull]:
@@ -106,6 +131,7 @@ class ProjectedStudent(nn.Module):
     Attributes:
       student: a module that returns a `Prediction`.
       width: the teacher's width.
+      always: whether to map embeddings that are as wide as the teacher's too.
 
     Example:
       ``ProjectedStudent(ALIGNN(), width=64)``
@@ -113,12 +139,13 @@ class ProjectedStudent(nn.Module):
 
     student: nn.Module
     width: int
+    always: bool = False
 
     @nn.compact
     def __call__(self, graph: jraph.GraphsTuple, train: bool) -> Prediction:
         outputs = self.student(graph, train)
         own_width = outputs.embeddings.shape[-1]
-        if own_width == self.width:
+        if own_width == self.width and not self.always:
             return outputs
         projected = dense(self.width, own_width, name="projection")(outputs.embeddings)
         return outputs._replace(embeddings=projected)

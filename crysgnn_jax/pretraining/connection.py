@@ -6,6 +6,7 @@ from typing import ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from crysgnn_jax.batches.pairs import (
     N_CONNECTION_CLASSES,
@@ -13,9 +14,9 @@ from crysgnn_jax.batches.pairs import (
     connection_counts,
     pair_blocks,
 )
-from crysgnn_jax.batches.views import Batch, Rows
+from crysgnn_jax.batches.views import Batch, Rows, over_devices
 from crysgnn_jax.models.layers import torch_uniform
-from crysgnn_jax.pretraining.objective import Objective
+from crysgnn_jax.pretraining.objective import Objective, entropy
 
 CLASS_WEIGHTS = (0.1, 1.0, 1.0, 1.0, 1.0, 1.0)
 """Of pairs with 0 … 4, and 5 or more edges, as published."""
@@ -108,3 +109,12 @@ class Connection(Objective):
             return batch.crystals.mean(connection_by_crystal(outputs, batch))
         nll, rows = connection_terms(outputs, batch)
         return rows.mean(nll)
+
+    def answers(self, batch: Batch, seen: Batch) -> jax.Array:
+        """How often each number of edges is right, in terms of the loss's weights, ``[6]``."""
+        counts = jnp.sum(connection_counts(batch, pair_blocks(batch)), axis=(0, 2, 3))
+        weighted = over_devices(counts * jnp.asarray(CLASS_WEIGHTS), batch.axis)
+        return weighted / jnp.maximum(jnp.sum(weighted), 1.0)
+
+    def trivial_loss(self, answers: np.ndarray | None) -> float | None:
+        return None if answers is None else entropy(answers)

@@ -6,11 +6,12 @@ from typing import ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from crysgnn_jax.batches.views import Batch
 from crysgnn_jax.crystals.elements import N_FEATURES
 from crysgnn_jax.models.layers import atom_features, dense, softplus
-from crysgnn_jax.pretraining.objective import Objective
+from crysgnn_jax.pretraining.objective import Objective, entropy
 
 
 def feature_entropy(logits: jax.Array, species: jax.Array) -> jax.Array:
@@ -47,3 +48,12 @@ class ElementFeatures(Objective):
         if self.by_crystal:
             return batch.crystals.mean(batch.mean_of_atoms(entropy[:, None])[:, 0])
         return batch.atoms.mean(entropy)
+
+    def answers(self, batch: Batch, seen: Batch) -> jax.Array:
+        """How often each feature is 1, ``[92]``."""
+        return batch.atoms.mean(atom_features(batch.species))
+
+    def trivial_loss(self, answers: np.ndarray | None) -> float | None:
+        if answers is None:
+            return None
+        return float(np.mean([entropy(np.array([chance, 1.0 - chance])) for chance in answers]))

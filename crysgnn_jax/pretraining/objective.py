@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from crysgnn_jax.batches.views import Batch
 from crysgnn_jax.objectives.loss import Loss
@@ -68,6 +69,30 @@ class Objective:
         """Further scalars to report of the validation crystals, by name."""
         return {}
 
+    def answers(self, batch: Batch, seen: Batch) -> jax.Array | None:
+        """What `trivial_loss` must know of the right answers: an array that is a mean over atoms,
+        edges or crystals, so that those of several batches can be averaged."""
+        return None
+
+    def trivial_loss(self, answers: np.ndarray | None) -> float | None:
+        """The loss of the best answer that is the same for every crystal: what a network must
+        beat to have learned anything.
+
+        Args:
+          answers: as of `answers`, the mean over the validation crystals.
+
+        Returns:
+          None where there is no such answer.
+        """
+        return None
+
+
+def entropy(frequencies: np.ndarray) -> float:
+    """−Σ p ln p of frequencies of any scale: the cross entropy of always guessing by them."""
+    chances = np.asarray(frequencies, dtype=np.float64)
+    chances = chances[chances > 0] / chances.sum()
+    return float(-np.sum(chances * np.log(chances)))
+
 
 Weighted = Sequence[tuple[Objective, float]]
 """Objectives, each with its weight in the loss."""
@@ -99,10 +124,27 @@ def pretraining_loss(objectives: Weighted) -> Loss:
     return loss
 
 
-def pretraining_metrics(objectives: Weighted, outputs: Any, graph: Any) -> Mapping[str, jax.Array]:
-    """What else the objectives report of a batch, by name."""
+def pretraining_metrics(objectives: Weighted, outputs: Any, graph: Any) -> dict[str, jax.Array]:
+    """What else the objectives report of a batch, by name; and their `Objective.answers`, which
+    `with_trivial_losses` takes out again."""
     batch, seen = Batch(graph), Batch(outputs.seen)
     found: dict[str, jax.Array] = {}
     for objective, _ in objectives:
         found |= objective.metrics(outputs.heads[objective.name], batch, seen)
+        answers = objective.answers(batch, seen)
+        if answers is not None:
+            found[_ANSWERS + objective.name] = answers
+    return found
+
+
+_ANSWERS = "answers of "
+
+
+def with_trivial_losses(objectives: Weighted, means: Mapping[str, Any]) -> dict[str, float]:
+    """Means of `pretraining_metrics`, with ``NAME_trivial`` beside the loss of each objective."""
+    found = {name: value for name, value in means.items() if not name.startswith(_ANSWERS)}
+    for objective, _ in objectives:
+        trivial = objective.trivial_loss(means.get(_ANSWERS + objective.name))
+        if trivial is not None:
+            found[f"{objective.name}_trivial"] = trivial
     return found

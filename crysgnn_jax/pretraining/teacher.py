@@ -83,3 +83,31 @@ class CrysAE(Teacher):
 
     n_convolutions: int = 3
     unit_length: bool = False
+
+
+class PretrainedStudent(nn.Module):
+    """A student that learns without labels and without a teacher, from its atom embeddings.
+
+    What distillation is to be measured against: the same student, the same crystals.
+
+    Attributes:
+      student: a module that returns a `Prediction`. Its property head learns nothing.
+      objectives: what it learns.
+    """
+
+    student: nn.Module
+    objectives: tuple[Objective, ...] = ()
+
+    @nn.compact
+    def __call__(self, graph: jraph.GraphsTuple, train: bool) -> PretrainedOutputs:
+        """Run the student and all heads."""
+        seen = corrupted(self.objectives, Batch(graph), self)
+        atoms = self.student(seen.graph, train).embeddings
+        heads = {}
+        for objective in self.objectives:
+            # A module made here is given a name by its parent, and so must be made anew.
+            head = objective.head(atoms.shape[-1])
+            if head is not None:
+                head = head.clone(parent=self, name=objective.scope)
+            heads[objective.name] = objective.outputs(head, atoms, seen)
+        return PretrainedOutputs(atoms, seen.mean_of_atoms(atoms), heads, seen.graph)

@@ -47,13 +47,15 @@ class Evaluator:
                 values[batch_rows] = output[: len(batch_rows)]
         return values[rows]
 
-    def means(self, variables: Any, rows: np.ndarray) -> dict[str, float]:
-        """Mean over the crystals of metrics that the function returns for a whole step."""
-        sums: dict[str, float] = {}
+    def means(self, variables: Any, rows: np.ndarray) -> dict[str, Any]:
+        """Mean over the crystals of metrics that the function returns for a whole step: floats,
+        and arrays where they are."""
+        sums: dict[str, Any] = {}
         total = 0
         for step_rows, metrics in self.batches(variables, rows):
             n = sum(map(len, step_rows))
             total += n
             for name, value in self._devices.first(metrics).items():
-                sums[name] = sums.get(name, 0.0) + n * float(value)
-        return {name: value / total for name, value in sums.items()}
+                sums[name] = sums.get(name, 0.0) + n * np.asarray(value, np.float64)
+        means = {name: value / total for name, value in sums.items()}
+        return {name: float(x) if np.ndim(x) == 0 else x for name, x in means.items()}

@@ -9,19 +9,28 @@ import numpy as np
 
 from crysgnn_jax.batches.splits import Split, make_split
 from crysgnn_jax.crystals.named import NAMED, unit_of
+from crysgnn_jax.crystals.readers import read
 from crysgnn_jax.crystals.sources import UNLABELLED, Combined, Source, without_labels
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.graphs.store import GraphStore
-from crysgnn_jax.models.network import Network
-from crysgnn_jax.models.registry import OTHERS, STUDENTS, build, require_protocol
+from crysgnn_jax.models.network import Network, Recipe
+from crysgnn_jax.models.registry import OTHERS, STUDENTS, build, plain_settings, require_protocol
 from crysgnn_jax.objectives.distillation import Pull, embedding_loss
+from crysgnn_jax.pretraining.registry import PRETRAINED
+from crysgnn_jax.training import shipped
 from crysgnn_jax.training.devices import Devices
 from crysgnn_jax.training.logs import Progress
-from crysgnn_jax.training.predictor import TrainedModel, take_over
+from crysgnn_jax.training.predictor import TrainedModel, start_of, take_over
 from crysgnn_jax.training.property_task import PropertyTask, Start
 from crysgnn_jax.training.run import Run
-from crysgnn_jax.training.settings import PropertySettings, TrainingSettings
+from crysgnn_jax.training.settings import PropertySettings, TrainingSettings, UntaggedSettings
+from crysgnn_jax.training.untagged import Following, untagged_stage
+from crysgnn_jax.training.workdir import read_made_with
+
+START_RATE = 0.4
+"""Learning rate of a student that starts from what it has learned without labels, as a share of
+that of one that starts from random weights."""
 
 BuildGraphs = Callable[[Source, FeaturiserSettings], GraphStore]
 """Crystals → their graphs, built if need be."""
@@ -43,6 +52,14 @@ class Student:
     model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     start: Start | None = None
 
+    @property
+    def recipe(self) -> Recipe:
+        """How it is trained: what has been trained without labels is changed at a lower rate."""
+        recipe = self.network.recipe
+        if self.start is None or not self.start.about:
+            return recipe
+        return dataclasses.replace(recipe, learning_rate=START_RATE * recipe.learning_rate)
+
     @classmethod
     def fine_tuned(cls, teacher: TrainedModel, *, freeze: bool) -> "Student":
         """The teacher's encoder under a property head.
@@ -63,6 +80,37 @@ class Student:
         }
         start = Start(begin, teacher.fingerprint)
         return cls("fine-tuned", OTHERS["fine-tuned"], model, start)
+
+    @classmethod
+    def of_pretrained(cls, model: TrainedModel, *, freeze: bool) -> "Student":
+        """A network that was trained without labels, to learn a property.
+
+        Args:
+          model: a teacher, whose encoder then has a property head; or a student, as it is, of
+            ``pretrain --network STUDENT`` or of an untagged stage.
+          freeze: keep the teacher's encoder, and train the head alone.
+
+        Raises:
+          UserError: ``freeze`` for a student; or the network was trained on a property.
+        """
+        if model.property is not None:
+            raise UserError(
+                f"`teacher` {model.path} holds {model.name}, which predicts {model.property}; take "
+                "one that was trained without labels"
+            )
+        if model.name in PRETRAINED:
+            return cls.fine_tuned(model, freeze=freeze)
+        if freeze:
+            raise UserError(
+                f"`freeze`: {model.path} holds the student {model.name}; only a teacher's encoder "
+                "can be kept as it is"
+            )
+        settings = {
+            name: value
+            for name, value in plain_settings(model.module).items()
+            if value != getattr(type(model.module), name, None)
+        }
+        return cls(model.name, model.network, settings, start_of(model))
 
     def starting_from(self, source: TrainedModel) -> "Student":
         """The same student, with the convolutions of a network trained without labels.
@@ -92,7 +140,9 @@ class Lesson:
       labelled: rows of the store that have the property.
       teacher: to distil from; None for none.
       embeddings: ``[all atoms of the store, d]``, the teacher's; None without a teacher.
-      unlabelled: rows of the store that take part in the teacher's pull alone; None for none.
+      unlabelled: rows of the store that came without labels; None for none.
+      untagged: how the student is to follow the teacher before it sees a label; None where it does
+        not, or has done so.
     """
 
     student: Student
@@ -102,6 +152,7 @@ class Lesson:
     teacher: TrainedModel | None = None
     embeddings: np.ndarray | None = None
     unlabelled: np.ndarray | None = None
+    untagged: UntaggedSettings | None = None
 
     def split(self, rule: str, seed: int) -> Split:
         """The crystals with the label, divided by a rule, as of `splits.make_split`."""
@@ -112,11 +163,59 @@ class Lesson:
     ) -> tuple[TrainingSettings, PropertySettings]:
         """Settings with nothing left open: the property's name and unit, the student's recipe, and
         no weight of the teacher where there is none."""
-        recipe = self.student.network.recipe
+        recipe = self.student.recipe
         chosen = dataclasses.replace(learning, property=self.property, unit=unit_of(self.property))
         if self.teacher is None:
-            chosen = dataclasses.replace(chosen, weight=0.0, pull=PropertySettings.pull)
+            chosen = dataclasses.replace(chosen, weight=0.0, pull="released")
         return training.filled(recipe), chosen.filled(recipe)
+
+    def begun(
+        self,
+        split: Split,
+        seed: int,
+        *,
+        pull: Pull,
+        devices: Devices,
+        cache: Path | str | None,
+        progress: Callable[[int, str], Progress],
+    ) -> "Lesson":
+        """The same lesson, its student having followed the teacher on crystals without labels,
+        where it is to: on all of the store but what is to be tested on.
+
+        Args:
+          split: of the crystals with labels.
+          seed: of the student's weights and order.
+          pull: how the teacher pulls.
+          devices: where to train.
+          cache: where the start is kept, as of `untagged.untagged_stage`, and ``progress``
+            likewise.
+        """
+        if self.untagged is None or self.teacher is None or self.embeddings is None:
+            return self
+        rows = np.flatnonzero(~_came_without(self.store))
+        if self.unlabelled is not None:
+            rows = np.concatenate([rows, self.unlabelled])
+        tested = set(self.store.reduced_formula[split.test].tolist())
+        rows = rows[[f not in tested for f in self.store.reduced_formula[rows].tolist()]]
+        epochs = self.untagged.epochs_of(len(rows))
+        if not epochs:
+            return self
+        start = untagged_stage(
+            self.student.name,
+            self.student.network,
+            self.student.model,
+            self.store,
+            rows,
+            self.teacher,
+            self.embeddings,
+            Following(pull, epochs=epochs, seed=seed),
+            start=self.student.start,
+            devices=devices,
+            cache=None if cache is None else Path(cache),
+            progress=progress,
+        )
+        student = dataclasses.replace(self.student, start=start_of(start))
+        return dataclasses.replace(self, student=student, untagged=None)
 
     def run(
         self,
@@ -166,13 +265,13 @@ class Lesson:
         )
         task = PropertyTask(
             learning,
-            teacher_embeddings=self.embeddings,
-            teacher=None if self.teacher is None else self.teacher.fingerprint,
+            teacher_embeddings=self.embeddings if learning.weight else None,
+            teacher=self.teacher.fingerprint if self.teacher and learning.weight else None,
             pull=pull,
             start=student.start,
             rule=rule,
             model=student.model,
-            unlabelled=self.unlabelled,
+            unlabelled=self.unlabelled if learning.unlabelled_per_batch else None,
         )
         return run, task
 
@@ -188,6 +287,8 @@ def prepare(
     distilled: bool = True,
     graphs: Mapping[str, Any] | None = None,
     unlabelled: Sequence[Source] = (),
+    pull: str = "released",
+    untagged: UntaggedSettings | None = None,
 ) -> Lesson:
     """Graphs and, with a teacher, its embeddings.
 
@@ -200,14 +301,26 @@ def prepare(
       teacher: decides how crystals become graphs, unless the student does.
       distilled: whether to learn from the teacher; a twin that does not has the same graphs.
       graphs: fields of `FeaturiserSettings` that the user chose.
-      unlabelled: crystals that take part in the teacher's pull alone. Those that are among the
-        labelled too, by id and formula, are left out.
+      unlabelled: crystals without labels, to follow the teacher on. Those that are among the
+        labelled too, by id and formula, are left out. Where none are given, the student has a start
+        that comes with the package, or else follows on the bundled ones.
+      pull: name of the teacher's pull.
+      untagged: how to follow the teacher before any label; None for not at all.
 
     Raises:
       UserError: no crystal has the property; the user chose other graphs than the teacher's, where
         they should be the same; or no unlabelled crystal is left.
     """
     featuriser = student_graphs(student.network, teacher, graphs or {})
+    others: list[Source] = []
+    stage = untagged.filled(pull) if untagged and distilled and teacher is not None else None
+    if stage and teacher and stage.untagged_epochs != 0 and not unlabelled:
+        found = shipped_start(teacher, student, pull, featuriser)
+        if found is not None and stage.untagged_epochs is None:
+            student, stage = dataclasses.replace(student, start=start_of(found)), None
+        else:
+            others = [read("bundled")]
+    unlabelled = unlabelled or others
     if unlabelled and distilled and teacher is not None:
         source = Combined([source, *map(without_labels, unlabelled)])
     store = build_graphs(source, featuriser)
@@ -218,7 +331,31 @@ def prepare(
         return Lesson(student, property, store, labelled)
     embeddings = embeddings_of(teacher, source, store, build_graphs, devices)
     more = unlabelled_rows(store) if unlabelled else None
-    return Lesson(student, property, store, labelled, teacher, embeddings, more)
+    if more is not None and not len(more):
+        if not others:
+            raise UserError(
+                "`unlabelled`: none of its crystals can be used, or all are among those with "
+                "labels (by id and formula); give others"
+            )
+        more = None
+    return Lesson(student, property, store, labelled, teacher, embeddings, more, stage)
+
+
+def shipped_start(
+    teacher: TrainedModel, student: Student, pull: str, featuriser: FeaturiserSettings
+) -> TrainedModel | None:
+    """What comes with the package of a student that has followed this teacher, if it does."""
+    if student.start is not None or student.model or pull != "standardised":
+        return None
+    for folder in shipped.folders():
+        made_with = read_made_with(folder)
+        if (
+            made_with.get("network") == student.name
+            and made_with.get("teacher") == teacher.fingerprint
+            and FeaturiserSettings(**made_with["featuriser"]) == featuriser
+        ):
+            return TrainedModel.load(folder, "start", student.network)
+    return None
 
 
 def choose_property(data: str, source: Source, choice: str | None) -> str:
@@ -297,14 +434,8 @@ def embeddings_of(
 
 
 def unlabelled_rows(store: GraphStore) -> np.ndarray:
-    """Rows of a store that came without labels, and are not among the others by id and formula.
-
-    Raises:
-      UserError: there are none.
-    """
-    came_without = np.zeros(len(store), dtype=bool)
-    if UNLABELLED in store.tag_names:
-        came_without = store.tags(UNLABELLED) != ""
+    """Rows of a store that came without labels, and are not among the others by id and formula."""
+    came_without = _came_without(store)
     # A combined source puts its member's name before an id that is there already.
     ids = [id.rpartition(f"({UNLABELLED})/")[2] for id in store.ids.tolist()]
     known = {
@@ -315,9 +446,10 @@ def unlabelled_rows(store: GraphStore) -> np.ndarray:
         for row in np.flatnonzero(came_without).tolist()
         if (ids[row], store.reduced_formula[row]) not in known
     ]
-    if not rows:
-        raise UserError(
-            "`unlabelled`: none of its crystals can be used, or all are among those with labels "
-            "(by id and formula); give others"
-        )
-    return np.array(rows)
+    return np.array(rows, dtype=np.int64)
+
+
+def _came_without(store: GraphStore) -> np.ndarray:
+    if UNLABELLED not in store.tag_names:
+        return np.zeros(len(store), dtype=bool)
+    return store.tags(UNLABELLED) != ""

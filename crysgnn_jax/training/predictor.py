@@ -23,10 +23,12 @@ from crysgnn_jax.models.network import Network, Prediction
 from crysgnn_jax.models.registry import build, find_network, smallest_batch
 from crysgnn_jax.objectives.property import Standardiser
 from crysgnn_jax.pretraining.registry import PRETRAINED
+from crysgnn_jax.training import shipped
 from crysgnn_jax.training.checkpoints import require_shapes, restore_best
 from crysgnn_jax.training.devices import Devices
 from crysgnn_jax.training.evaluation import Evaluator
-from crysgnn_jax.training.property_task import Variables, bare
+from crysgnn_jax.training.property_task import Start, Variables, bare
+from crysgnn_jax.training.run import name_of_leaf
 from crysgnn_jax.training.workdir import CHECKPOINTS, CONFIG, RESULT, read_json, read_made_with
 
 BATCH_SIZE = 128
@@ -120,7 +122,7 @@ class TrainedModel:
           UserError: the directory holds no finished run or no checkpoint, or its weights do not
             fit the network that its ``config.json`` describes.
         """
-        workdir = Path(workdir)
+        workdir = shipped.found(workdir)
         if not (workdir / CONFIG).exists():
             command = {
                 "teacher": f"pretrain --workdir {workdir}",
@@ -144,9 +146,14 @@ class TrainedModel:
         if network is None:
             network = PRETRAINED[name] if name in PRETRAINED else find_network(name)
         module = build(network.module, made_with["model"], cutoff=featuriser.cutoff)
-        variables = restore_best(workdir / CHECKPOINTS)
-        if made_with.get("teacher"):
-            variables = bare(variables)  # it was trained inside a `ProjectedStudent`
+        variables: Variables
+        if (workdir / shipped.WEIGHTS).exists():
+            variables = shipped.read_weights(workdir / shipped.WEIGHTS)
+        else:
+            variables = restore_best(workdir / CHECKPOINTS)
+        labelled = result["task"] == "student"
+        if name not in PRETRAINED and (not labelled or made_with.get("teacher")):
+            variables = bare(variables)  # of a `PretrainedStudent`, or a `ProjectedStudent`
         digest = hashlib.blake2b(digest_size=16)
         digest.update(repr((name, made_with["model"], made_with["featuriser"])).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
@@ -156,7 +163,7 @@ class TrainedModel:
             variables = {kind: {"encoder": tree["encoder"]} for kind, tree in variables.items()}
         require_shapes(variables, _shapes(module, network), workdir)
         about = {}
-        if name not in PRETRAINED:
+        if labelled:
             about = {
                 "property": result["property"],
                 "unit": result["unit"],
@@ -176,7 +183,7 @@ class TrainedModel:
 
     def embed_batch(self, variables: Variables, graph: jraph.GraphsTuple) -> jax.Array:
         """Atom embeddings of a batch in evaluation mode, ``[n_node, d]``."""
-        if self.property is None:
+        if self.name in PRETRAINED:
             vectors: Any = self.module.apply(variables, graph, method="embed")
             return vectors
         return self._outputs(variables, graph).embeddings
@@ -352,6 +359,34 @@ def take_over(source: TrainedModel, parts: str = "") -> Callable:
         return out
 
     return start
+
+
+def start_of(model: TrainedModel) -> Start:
+    """Start a student from one like it that was trained without labels.
+
+    What no gradient had reached, such as its property head, stays as it is drawn for the run.
+
+    Raises:
+      UserError: at the start, where its layers have other shapes.
+    """
+    names = model.result.get("untouched", ())
+    untouched = {f"params/{name.removeprefix('student/')}" for name in names}
+
+    def begin(variables: Variables) -> Variables:
+        given = dict(jax.tree_util.tree_leaves_with_path(dict(model.variables)))
+
+        def taken(path: Any, leaf: Any) -> Any:
+            name = name_of_leaf(path)
+            if name in untouched:
+                return leaf
+            _require_alike(leaf, given.get(path), name, model)
+            return given[path]
+
+        return jax.tree_util.tree_map_with_path(taken, dict(variables))
+
+    told = ("epochs", "n_train", "validation_loss", "seconds", "devices")
+    about = {name: model.result[name] for name in told if name in model.result}
+    return Start(begin, model.fingerprint, {"from": model.path.name, **about})
 
 
 def _require_alike(ours: Any, theirs: Any, name: str, source: TrainedModel) -> None:

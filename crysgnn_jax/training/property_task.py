@@ -19,6 +19,7 @@ from crysgnn_jax.objectives.distillation import (
     Pull,
     distil,
     embedding_loss,
+    is_projected,
 )
 from crysgnn_jax.objectives.property import Standardiser, property_loss
 from crysgnn_jax.settings import deciding
@@ -37,10 +38,12 @@ class Start(NamedTuple):
     Attributes:
       begin: random initial variables → those to start from, such as `take_over` gives.
       fingerprint: of the network that they come from.
+      about: what ``result.json`` is to say of how that was trained.
     """
 
     begin: Callable[[Variables], Variables]
     fingerprint: str
+    about: Mapping[str, Any] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +126,8 @@ class PropertyTask:
         module, start = run.module, self.start.begin if self.start else None
         if self.teacher_embeddings is not None:
             start = _as_vanilla(module, batcher(split.train[:1]), run.settings.seed, start)
-            module = ProjectedStudent(module, self.teacher_embeddings.shape[1])
+            width = self.teacher_embeddings.shape[1]
+            module = ProjectedStudent(module, width, always=is_projected(self.pull))
         fitted = Standardiser.fit(targets[split.train])
         standardiser = Standardiser(0.0, 1.0) if settings.raw_targets else fitted
 
@@ -184,6 +188,9 @@ class PropertyTask:
         """What ``result.json`` says of the property."""
         settings, split = self.settings, run.split
         mae = {name: _mae(predictions[name], targets[rows]) for name, rows in split.items()}
+        untagged = {}
+        if self.start is not None and self.start.about:
+            untagged = {"untagged_stage": dict(self.start.about)}
         unlabelled = {} if self.unlabelled is None else {"n_unlabelled": len(self.unlabelled)}
         return {
             "task": "student",
@@ -196,6 +203,7 @@ class PropertyTask:
             "n_validation": len(split.validation),
             "n_test": len(split.test),
             **unlabelled,
+            **untagged,
             "train_mae": mae["train"],
             "validation_mae": mae["validation"],
             "test_mae": mae["test"],

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from crysgnn_jax.batches.loader import Loader
 from crysgnn_jax.batches.splits import Split
@@ -153,10 +154,25 @@ def _learn(run: Run, learner: Learner, workdir: Workdir) -> dict[str, Any]:
     if learner.start is not None:
         begun = learner.start(state.variables)
         state = dataclasses.replace(state, params=begun["params"], batch_stats=begun["batch_stats"])
+    begun_with = jax.tree.map(np.asarray, state.params)
     found = trainer.fit(state)
     checkpoints.close()
     finished = learner.finish(devices.replicate(found.variables))
-    return {**finished, **trainer.summary(found)}
+    untouched = {}
+    if names := unchanged(begun_with, found.variables["params"]):
+        untouched = {"untouched": names}
+    return {**finished, **trainer.summary(found), **untouched}
+
+
+def unchanged(before: Any, after: Any) -> list[str]:
+    """Names of the parameters that training has left as they were: no gradient reached them."""
+    pairs = zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after))
+    return [name_of_leaf(path) for (path, x), y in pairs if np.array_equal(x, y)]
+
+
+def name_of_leaf(path: Any) -> str:
+    """``encoder/embedding/kernel``, of a path in a tree of variables."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def write_skipped(store: GraphStore, path: Path) -> None:

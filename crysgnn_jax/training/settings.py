@@ -69,11 +69,16 @@ class PropertySettings:
     property: str = ""
     unit: str = ""
     weight: float = setting(
-        0.5, "weight of the teacher's pull: 0 is the student alone", kind="fraction"
+        None,
+        "weight of the teacher's pull beside the labels: 0 is the student alone (default 0.1, for "
+        "pulls that are not standardised 0.5)",
+        kind="fraction",
     )
     pull: str = setting(
-        "released",
-        "how the teacher pulls: released, or a function of your own as package.module:NAME",
+        "standardised",
+        "how the teacher pulls: standardised, through a projection on embeddings of mean 0 and "
+        "variance 1; released, as the authors did; or a function of your own as "
+        "package.module:NAME",
         metavar="NAME",
     )
     loss: str = setting(None, "of the property (default: the student's own)", choices=LOSSES)
@@ -82,14 +87,42 @@ class PropertySettings:
         "train on targets in their own unit (default: standardised by the training crystals)",
     )
     unlabelled_per_batch: int = setting(
-        32,
+        0,
         "crystals of --unlabelled in an average batch, beside those with labels",
-        kind="positive int",
+        kind="natural int",
     )
 
     def filled(self, recipe: Recipe) -> "PropertySettings":
-        """With the network's own where nothing was given."""
-        return self if self.loss else dataclasses.replace(self, loss=recipe.loss)
+        """With the network's own, and the pull's, where nothing was given."""
+        weight = self.weight
+        if weight is None:
+            weight = 0.1 if self.pull == "standardised" else 0.5
+        return dataclasses.replace(self, loss=self.loss or recipe.loss, weight=weight)
+
+
+@dataclasses.dataclass(frozen=True)
+class UntaggedSettings:
+    """How a student follows the teacher before it sees a label. See each field's help."""
+
+    untagged_epochs: int = setting(
+        None,
+        "passes over the crystals without labels, on which the student follows the teacher before "
+        "it sees any label; 0 for none (default: 120,000 crystals in all, in 3 to 20 passes; for "
+        "the pull released 0)",
+        kind="natural int",
+    )
+
+    def filled(self, pull: str) -> "UntaggedSettings":
+        """With the pull's own where it has one: the authors had no such stage."""
+        if self.untagged_epochs is None and pull == "released":
+            return dataclasses.replace(self, untagged_epochs=0)
+        return self
+
+    def epochs_of(self, n_crystals: int) -> int:
+        """Passes over so many crystals."""
+        if self.untagged_epochs is not None:
+            return self.untagged_epochs
+        return max(3, min(20, round(120_000 / n_crystals)))
 
 
 def updated(settings: Any, values: dict[str, Any]) -> Any:

@@ -1,0 +1,72 @@
+"""The trained networks that come with the package, each a folder of a few files."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crysgnn_jax.errors import UserError
+from crysgnn_jax.training.checkpoints import restore_best
+from crysgnn_jax.training.workdir import CHECKPOINTS, CONFIG, RESULT
+
+TEACHER = "crysgnn-mp"
+"""Name of the teacher."""
+
+FOLDER = Path(__file__).resolve().parents[1] / "shipped"
+WEIGHTS = "weights.npz"
+
+
+def found(workdir: Path | str) -> Path:
+    """The folder of a run, or of a network that comes with the package where it is named by name
+    and no run has that name."""
+    path = Path(workdir)
+    here = FOLDER / path
+    return here if path.name == str(path) and not path.exists() and here.is_dir() else path
+
+
+def folders() -> list[Path]:
+    """Of all networks that come with the package."""
+    return sorted(path.parent for path in FOLDER.glob(f"*/{CONFIG}"))
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """What `write_weights` wrote.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    out: dict[str, Any] = {"params": {}, "batch_stats": {}}
+    try:
+        with np.load(path) as arrays:
+            for name in arrays.files:
+                *parts, last = name.split("/")
+                tree = out
+                for part in parts:
+                    tree = tree.setdefault(part, {})
+                tree[last] = arrays[name]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}); install the package again") from None
+    return out
+
+
+def write_weights(path: Path, variables: Mapping[str, Any]) -> None:
+    """Write variables to one file: an array each, named by its place in the tree."""
+    np.savez_compressed(path, **dict(_flat(variables, "")))
+
+
+def _flat(tree: Mapping[str, Any], prefix: str):
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}/")
+        else:
+            yield prefix + name, np.asarray(value)
+
+
+def ship(workdir: Path, folder: Path) -> None:
+    """Copy the best weights of a finished run, with its settings and result, to a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (CONFIG, RESULT):
+        shutil.copy(workdir / name, folder / name)
+    write_weights(folder / WEIGHTS, restore_best(workdir / CHECKPOINTS))

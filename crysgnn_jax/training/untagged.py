@@ -1,0 +1,123 @@
+"""The untagged stage: a student follows the teacher on crystals without labels, before any label.
+
+The teacher's pull needs no label, so a student can follow it over far more crystals than there are
+labels for. What it ends with is the start of every property that is then learned: it is kept in the
+cache, under all that determines it, and found again.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crysgnn_jax.cache import default_cache_dir, locked
+from crysgnn_jax.errors import UserError
+from crysgnn_jax.graphs.store import GraphStore
+from crysgnn_jax.models.registry import STUDENTS, build, require_protocol
+from crysgnn_jax.objectives.distillation import Pull
+from crysgnn_jax.pretraining.objective import Weighted
+from crysgnn_jax.pretraining.registry import as_unlabelled
+from crysgnn_jax.pretraining.teacher_embeddings import TeacherEmbeddings
+from crysgnn_jax.training.devices import Devices
+from crysgnn_jax.training.logs import Progress
+from crysgnn_jax.training.predictor import TrainedModel
+from crysgnn_jax.training.pretraining_task import PretrainingTask, hold_out
+from crysgnn_jax.training.run import Run, train
+from crysgnn_jax.training.settings import TrainingSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Following:
+    """What a student follows the teacher by.
+
+    Attributes:
+      pull: how far the student is from the teacher.
+      objectives: further ones, which it learns beside, each with its weight.
+      epochs: passes over the crystals.
+      seed: of weights and order.
+    """
+
+    pull: Pull
+    objectives: Weighted = ()
+    epochs: int = 20
+    seed: int = 0
+
+
+def untagged_stage(
+    name: str,
+    network: Any,
+    model: Mapping[str, Any],
+    store: GraphStore,
+    rows: np.ndarray,
+    teacher: TrainedModel,
+    embeddings: np.ndarray,
+    following: Following,
+    *,
+    start: Any = None,
+    devices: Devices,
+    cache: Path | None = None,
+    workdir: Path | None = None,
+    progress: Callable[[int, str], Progress],
+) -> TrainedModel:
+    """Train a student on the teacher's pull alone, or find it trained.
+
+    Args:
+      name: of the student, as of `registry.find_network`.
+      network: what it is.
+      model: settings of its module that differ from the defaults.
+      store: the crystals, as graphs of the student's kind.
+      rows: those to follow the teacher on.
+      teacher: whose ``embeddings`` ``[all atoms of the store, d]`` are.
+      following: what it follows the teacher by.
+      start: weights to start from, a `property_task.Start`; None for random ones.
+      devices: where to train.
+      cache: where it is kept; `default_cache_dir` where not given.
+      workdir: where it is written instead.
+      progress: (epochs, title) → what the user sees.
+
+    Raises:
+      UserError: the student is a user's own and no student, or the cache cannot be written.
+    """
+    module = build(network.module, model, cutoff=store.settings.cutoff)
+    if name not in STUDENTS or model:
+        require_protocol(module, network.needs, name)
+    told = TeacherEmbeddings(embeddings.shape[1], following.pull)
+    objectives = ((told, 1.0), *following.objectives)
+    found = as_unlabelled(name, network, module, objectives)
+    settings = TrainingSettings(epochs=following.epochs, seed=following.seed)
+    task = PretrainingTask(
+        objectives, teacher_embeddings=embeddings, teacher=teacher.fingerprint, start=start
+    )
+    run = Run(
+        name=name,
+        network=found.network,
+        module=found.module,
+        settings=settings.filled(found.network.recipe),
+        store=store,
+        split=hold_out(rows, 0),
+        devices=devices,
+        workdir=Path(),
+        progress=progress(following.epochs, f"{name.rpartition(':')[2]} untagged"),
+        about={"command": "untagged"},
+    )
+    if workdir is None:
+        made_with = json.dumps(run.made_with(task), sort_keys=True)
+        digest = hashlib.blake2b(made_with.encode(), digest_size=8).hexdigest()
+        folder = (default_cache_dir() if cache is None else cache) / "starts"
+        workdir = folder / f"{name.replace(':', '.')}-{digest}"
+    run = dataclasses.replace(run, workdir=workdir)
+    try:
+        workdir.parent.mkdir(parents=True, exist_ok=True)
+        # A run that finds another one training the same waits for it.
+        with locked(workdir.with_name(workdir.name + ".lock")):
+            train(run, task)
+    except OSError as error:
+        raise UserError(
+            f"{workdir.parent}: the student's start cannot be kept there ({error.strerror}); name "
+            "another `cache`"
+        ) from None
+    return TrainedModel.load(workdir, "start", network)
