@@ -28,12 +28,18 @@ if TYPE_CHECKING:  # for type checkers and editors; the same names as in `_HOME`
     from crysgnn_jax.graphs.settings import FeaturiserSettings
     from crysgnn_jax.models.network import Network, Prediction
     from crysgnn_jax.models.recipe import Recipe
-    from crysgnn_jax.objectives.distillation import ProjectedStudent, distil, embedding_loss
+    from crysgnn_jax.objectives.distillation import (
+        ProjectedStudent,
+        distil,
+        embedding_loss,
+        standardised_loss,
+    )
     from crysgnn_jax.objectives.property import Standardiser, property_loss
     from crysgnn_jax.pretraining.objective import Objective
     from crysgnn_jax.pretraining.registry import objectives_of
+    from crysgnn_jax.training.embeddings_file import EmbeddingsFile
     from crysgnn_jax.training.predictor import TrainedModel
-    from crysgnn_jax.training.settings import PropertySettings, TrainingSettings
+    from crysgnn_jax.training.settings import PropertySettings, TrainingSettings, UntaggedSettings
 
 _HOME = {
     "api": "build_store load pretrain train",
@@ -46,12 +52,13 @@ _HOME = {
     "graphs.settings": "FeaturiserSettings",
     "models.network": "Network Prediction",
     "models.recipe": "Recipe",
-    "objectives.distillation": "ProjectedStudent distil embedding_loss",
+    "objectives.distillation": "ProjectedStudent distil embedding_loss standardised_loss",
     "objectives.property": "Standardiser property_loss",
     "pretraining.objective": "Objective",
     "pretraining.registry": "objectives_of",
+    "training.embeddings_file": "EmbeddingsFile",
     "training.predictor": "TrainedModel",
-    "training.settings": "PropertySettings TrainingSettings",
+    "training.settings": "PropertySettings TrainingSettings UntaggedSettings",
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
 

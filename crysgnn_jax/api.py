@@ -196,7 +196,8 @@ def train(
       property: the label to predict; where there is but one, or the data set has one of its own, it
         need not be given.
       workdir: where the run is written.
-      teacher: a network trained without labels, its run, or ``crysgnn-mp``, to distil from.
+      teacher: what to distil from: a network trained without labels, its run, ``crysgnn-mp``, or
+        an ``.npz`` of atom embeddings made elsewhere, see `EmbeddingsFile`.
       pull: how the teacher pulls: a name, or a function (student, teacher, batch) → scalar.
       unlabelled: crystals to follow the teacher on before any label, as of `read`, or several such;
         where not given, the student has the start that comes with the package, if there is one, or
@@ -239,11 +240,12 @@ def train(
         label,
         lambda source, settings: build_store(source, settings, cache=cache, workers=workers),
         chosen,
-        teacher=None if teacher is None else _model(teacher, "teacher"),
+        teacher=_teacher(teacher),
         graphs=graphs,
         unlabelled=_sources(unlabelled),
         pull=pull_name,
         untagged=untagged,
+        taught=learning.taught_by > 0,
     )
     parts = prepared.split(split, training.seed)
     chosen.require(len(parts.train))
@@ -254,6 +256,16 @@ def train(
         devices=chosen,
         cache=cache,
         progress=functools.partial(Progress, quiet=quiet),
+    ).taught_by(
+        learning.taught_by,
+        parts,
+        split,
+        training,
+        learning,
+        devices=chosen,
+        cache=cache,
+        progress=functools.partial(Progress, quiet=quiet),
+        about={"command": "train", "data": source.name, "limit": None},
     )
     title = title_of(name, student.model, distilled=prepared.teacher is not None)
     run.train(
@@ -276,6 +288,10 @@ def train(
 
 def _model(given: TrainedModel | Path | str, parameter: str) -> TrainedModel:
     return given if isinstance(given, TrainedModel) else TrainedModel.load(given, parameter)
+
+
+def _teacher(given: TrainedModel | Path | str | None) -> lesson.Teacher | None:
+    return lesson.load_teacher(given) if isinstance(given, (str, Path)) else given
 
 
 def _sources(data: Any) -> list[Source]:

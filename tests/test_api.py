@@ -90,7 +90,13 @@ def test_everything_public_explains_itself_with_an_example():
 
 def test_a_module_of_ones_own_is_distilled_into_and_predicts(folder, here, teacher):
     model = cg.train(
-        Small, folder / "toys.npz", teacher=teacher, workdir=folder / "own", epochs=2, **here
+        Small,
+        folder / "toys.npz",
+        teacher=teacher,
+        workdir=folder / "own",
+        epochs=2,
+        untagged_epochs=0,
+        **here,
     )
     assert model.name == "test_api:Small" and model.result["distilled"]
     found = model.predict([bulk("Cu"), bulk("NaCl", "rocksalt", a=5.64)], cache=here["cache"])

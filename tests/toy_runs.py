@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from crysgnn_jax.commands import cli, pretrain
+from crysgnn_jax.commands import cli, compare, distill, pretrain
 from crysgnn_jax.crystals.table import write_table
 from toys import collection
 
@@ -10,7 +10,10 @@ COMMON = ("--workers", "1", "--devices", "1")
 
 
 def run(command, path: Path, *flags, data: str | Path = "toys.npz", more=COMMON) -> None:
-    """Call a command with the table and cache that lie in ``path``."""
+    """Call a command with the table and cache that lie in ``path``; without an untagged stage,
+    unless the flags ask for one."""
+    if command in (distill, compare):
+        more = (*more, "--untagged-epochs", "0")
     cli.call(
         command,
         ["--data", str(path / data), "--cache", str(path / "cache"), *more, *map(str, flags)],

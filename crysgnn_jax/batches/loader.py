@@ -32,6 +32,7 @@ class Batcher:
       budget: the static shape.
       graphs: of the store, ``store.full`` or ``store.reduced``; the full ones where not given.
       label: ``[len(store)]`` targets in the property's own unit, NaN = missing; optional.
+      label_weight: ``[len(store)]`` how much each target counts; 1 where not given.
       node_columns: name → ``[all atoms of the store, d]``, further columns for ``nodes``.
       edge_columns: those of the graphs' ``edges`` that go to the batch.
 
@@ -45,6 +46,7 @@ class Batcher:
         *,
         graphs: Graphs | None = None,
         label: np.ndarray | None = None,
+        label_weight: np.ndarray | None = None,
         node_columns: Mapping[str, np.ndarray] | None = None,
         edge_columns: Sequence[str] = ("distances",),
     ):
@@ -52,6 +54,7 @@ class Batcher:
         self.graphs = graphs = store.full if graphs is None else graphs
         self.budget = budget
         self._label = np.full(len(store), np.nan) if label is None else label
+        self._label_weight = np.ones(len(store)) if label_weight is None else label_weight
         self._node_columns = dict(node_columns or {})
         self._edge_columns = {name: graphs.edges[name] for name in edge_columns}
         self._lists = {name: graphs.list(name) for name in budget.extra if name != "blocks"}
@@ -74,8 +77,9 @@ class Batcher:
         sender; ``count``, float32; and by name the lists, dicts of columns of their own length:
         ``pairs``, ``triplets``, and ``blocks``, which has the crystal of each block of pairs.
         ``globals``, [n_graph]: ``row`` in the store (−1 for padding), ``labels`` and
-        ``label_mask`` [n_graph, 1], ``space_group``, ``crystal_system``. Receivers are the centre
-        atoms, ascending; senders their neighbours. `views.Batch` reads all of it.
+        ``label_mask``, how much each counts, [n_graph, 1], ``space_group``, ``crystal_system``.
+        Receivers are the centre atoms, ascending; senders their neighbours. `views.Batch` reads
+        all of it.
         """
         graphs, budget = self.graphs, self.budget
         n_node = graphs.n_nodes[rows].astype(np.int32)
@@ -93,7 +97,7 @@ class Batcher:
             "space_group": space_group,
             "crystal_system": crystal_system(space_group).astype(np.int32),
             "labels": np.where(known, label, 0.0).astype(np.float32)[:, None],
-            "label_mask": known.astype(np.float32)[:, None],
+            "label_mask": (known * self._label_weight[rows]).astype(np.float32)[:, None],
         }
         node_columns = {
             "species": graphs.species[node_rows].astype(np.int32),
@@ -158,6 +162,7 @@ def lay_out(
     batch_size: int,
     *,
     label: np.ndarray | None = None,
+    label_weight: np.ndarray | None = None,
     node_columns: Mapping[str, np.ndarray] | None = None,
     beside: tuple[np.ndarray, int] | None = None,
 ) -> tuple[Batcher, Budget]:
@@ -168,7 +173,7 @@ def lay_out(
       rows: all that will ever be in a batch.
       needs: of the network.
       batch_size: crystals of an average batch.
-      label: as of `Batcher`, and ``node_columns`` likewise.
+      label: as of `Batcher`, and ``label_weight`` and ``node_columns`` likewise.
       beside: further crystals, and how many of them an average batch is to have room for as well.
 
     Returns:
@@ -187,6 +192,7 @@ def lay_out(
         budget,
         graphs=graphs,
         label=label,
+        label_weight=label_weight,
         node_columns=node_columns,
         edge_columns=needs.edges,
     )

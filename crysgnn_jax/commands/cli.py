@@ -37,10 +37,8 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> None:
     """
     parser = command.parser()
     args = parser.parse_args(arguments)
-    # Not before the flags are known to be good: both make the process start later.
-    _use_huge_pages()
-    _keep_compiled_steps()
-    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax logs every save
+    # Not before the flags are known to be good: it makes the process start later.
+    set_up_process()
     try:
         _execute(command, parser, args)
     except UserError as error:
@@ -52,6 +50,13 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> None:
             file=sys.stderr,
         )
         sys.exit(130)
+
+
+def set_up_process() -> None:
+    """What makes a process that trains fast and quiet. Before JAX is imported."""
+    _use_huge_pages()
+    _keep_compiled_steps()
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax logs every save
 
 
 def call(command: Command, arguments: Sequence[str]) -> None:

@@ -24,8 +24,7 @@ from crysgnn_jax.training.settings import UntaggedSettings
 if TYPE_CHECKING:  # they import JAX, or take their time
     from crysgnn_jax.reporting.comparison import Cell, Outcome, Row
     from crysgnn_jax.training.devices import Devices
-    from crysgnn_jax.training.lesson import Lesson, Student
-    from crysgnn_jax.training.predictor import TrainedModel
+    from crysgnn_jax.training.lesson import Lesson, Student, Teacher
 
 
 def parser() -> flags.Parser:
@@ -157,7 +156,7 @@ class _Column:
     variants: Sequence[str]
 
 
-def _columns(args: argparse.Namespace, teacher: "TrainedModel") -> list[_Column]:
+def _columns(args: argparse.Namespace, teacher: "Teacher") -> list[_Column]:
     from crysgnn_jax.commands.students import student_of
     from crysgnn_jax.errors import UserError
     from crysgnn_jax.models.registry import STUDENTS, find_network
@@ -168,6 +167,7 @@ def _columns(args: argparse.Namespace, teacher: "TrainedModel") -> list[_Column]
         VANILLA,
     )
     from crysgnn_jax.training.lesson import Student
+    from crysgnn_jax.training.predictor import TrainedModel
 
     names = args.students or tuple(STUDENTS)
     starting = [name for name in names if find_network(name).starts_from is not None]
@@ -184,6 +184,8 @@ def _columns(args: argparse.Namespace, teacher: "TrainedModel") -> list[_Column]
         for name in names
     ]
     if args.finetune:
+        if not isinstance(teacher, TrainedModel):
+            raise UserError("`finetune`: embeddings cannot be tuned; leave it out")
         fine_tuned = Student.fine_tuned(teacher, freeze=False)
         columns.append(_Column(FINE_TUNED_STUDENT, fine_tuned, (FINE_TUNED,)))
     return columns
@@ -195,13 +197,12 @@ def _jobs(args: argparse.Namespace, devices: "Devices", base: Path) -> Iterator[
     from crysgnn_jax.crystals.readers import read
     from crysgnn_jax.graphs.settings import FeaturiserSettings
     from crysgnn_jax.reporting.comparison import DISTILLED, Cell
-    from crysgnn_jax.training.lesson import choose_property, prepare
-    from crysgnn_jax.training.predictor import TrainedModel
+    from crysgnn_jax.training.lesson import choose_property, load_teacher, prepare
 
     source = read(args.data)
     properties = [choose_property(args.data, source, name) for name in args.properties or (None,)]
     unlabelled = [read(name) for name in args.unlabelled]
-    teacher = TrainedModel.load(args.teacher, "teacher")
+    teacher = load_teacher(args.teacher)
     columns = _columns(args, teacher)
     build = data.Graphs(args)
     for property, column in itertools.product(properties, columns):
@@ -217,6 +218,7 @@ def _jobs(args: argparse.Namespace, devices: "Devices", base: Path) -> Iterator[
                 graphs=flags.given(args, FeaturiserSettings),
                 unlabelled=unlabelled,
                 pull=args.pull,
+                taught=args.taught_by > 0,
                 untagged=UntaggedSettings(**flags.given(args, UntaggedSettings)),
             )
             for variant in column.variants
@@ -256,6 +258,16 @@ def _train(
         devices=devices,
         cache=args.cache,
         progress=functools.partial(Progress, quiet=True),
+    ).taught_by(
+        learning.taught_by,
+        split,
+        args.split,
+        training,
+        learning,
+        devices=devices,
+        cache=args.cache,
+        progress=functools.partial(Progress, quiet=True),
+        about=students.about(args, "compare"),
     )
     run, task = lesson.run(
         split,

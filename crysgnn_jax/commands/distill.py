@@ -24,6 +24,13 @@ def parser() -> flags.Parser:
         "package.module:ClassName",
     )
     flags.add_distillation_flags(out)
+    out.add_argument(
+        "--start",
+        type=Path,
+        metavar="DIR",
+        help="what the student has learned without labels: a run of pretrain --network STUDENT, "
+        "for the distilled one (default: see --unlabelled)",
+    )
     flags.add_label_flags(out)
     which = out.add_mutually_exclusive_group()
     which.add_argument(
@@ -57,9 +64,8 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.objectives.distillation import name_of_pull
     from crysgnn_jax.reporting.run import draw_run, title_of
     from crysgnn_jax.training.devices import Devices
-    from crysgnn_jax.training.lesson import choose_property, prepare
+    from crysgnn_jax.training.lesson import choose_property, load_teacher, prepare
     from crysgnn_jax.training.logs import Progress
-    from crysgnn_jax.training.predictor import TrainedModel
     from crysgnn_jax.training.run import train
     from crysgnn_jax.training.settings import UntaggedSettings
     from crysgnn_jax.training.workdir import CONFIG, write_json
@@ -67,12 +73,17 @@ def execute(args: argparse.Namespace) -> None:
     training, learning = students.settings_of(args)
     untagged = UntaggedSettings(**flags.given(args, UntaggedSettings))
     student = students.student_of(args.student, args.set, args.autoencoder)
+    begun = student
+    if args.start is not None:
+        begun = students.student_of(args.student, args.set, args.autoencoder, args.start)
     _, pull = name_of_pull(learning.pull)
     variants = ["vanilla", "distilled"]
     if args.vanilla or args.weight is not None:
         variants = ["vanilla"] if args.vanilla or args.weight == 0 else ["distilled"]
     if args.unlabelled and "distilled" not in variants:
         raise UserError("`unlabelled`: there is no teacher to pull on them; leave it out")
+    if args.start is not None and "distilled" not in variants:
+        raise UserError("`start`: that would not be vanilla; use finetune --teacher")
     if args.record is not None:
         cli.require_writable(args.record)
     source = read(args.data)
@@ -80,11 +91,11 @@ def execute(args: argparse.Namespace) -> None:
     source = data.limited(source, args.limit, property)
     unlabelled = [read(name) for name in args.unlabelled]
     devices = Devices(args.devices)
-    teacher = TrainedModel.load(args.teacher, "teacher") if "distilled" in variants else None
+    teacher = load_teacher(args.teacher) if "distilled" in variants else None
     build = data.Graphs(args)
     lessons = {
         variant: prepare(
-            student,
+            begun if variant == "distilled" else student,
             source,
             property,
             build,
@@ -95,6 +106,7 @@ def execute(args: argparse.Namespace) -> None:
             unlabelled=unlabelled,
             pull=learning.pull,
             untagged=untagged,
+            taught=learning.taught_by > 0,
         )
         for variant in variants
     }
@@ -112,6 +124,16 @@ def execute(args: argparse.Namespace) -> None:
         path = base if alone else base / variant
         lesson = lesson.begun(
             split, args.seed, pull=pull, devices=devices, cache=args.cache, progress=Progress
+        ).taught_by(
+            learning.taught_by,
+            split,
+            args.split,
+            training,
+            learning,
+            devices=devices,
+            cache=args.cache,
+            progress=Progress,
+            about=students.about(args, "distill"),
         )
         title = title_of(student.name, student.model, distilled=variant == "distilled")
         run, task = lesson.run(

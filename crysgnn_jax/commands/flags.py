@@ -205,21 +205,22 @@ def add_student_flags(parser: argparse.ArgumentParser, *, settings: bool = True)
     add_settings(group, TrainingSettings, ("weight_decay", "patience"), defaults={"patience": 30})
 
 
-def add_teacher_flag(parser: argparse.ArgumentParser) -> None:
-    """Which network to learn from."""
+def add_teacher_flag(parser: argparse.ArgumentParser, *, files: bool = False) -> None:
+    """Which network to learn from; ``files``: or of which the embeddings lie in a file."""
     parser.add_argument(
         "--teacher",
         type=Path,
         default=Path(TEACHER),
-        metavar="NAME|DIR",
-        help="the teacher that comes with the package, a pre-training run, or converted weights "
-        f"(default {TEACHER})",
+        metavar="NAME|DIR|FILE" if files else "NAME|DIR",
+        help="the teacher that comes with the package, a pre-training run, or converted weights"
+        + ("; or an .npz of atom embeddings, as embed writes it" if files else "")
+        + f" (default {TEACHER})",
     )
 
 
 def add_distillation_flags(parser: argparse.ArgumentParser) -> None:
     """From which networks to learn, and how."""
-    add_teacher_flag(parser)
+    add_teacher_flag(parser, files=True)
     add_settings(parser, PropertySettings, ("pull",))
     parser.add_argument(
         "--unlabelled",
@@ -231,7 +232,7 @@ def add_distillation_flags(parser: argparse.ArgumentParser) -> None:
         "package, or else bundled; and always those of --data that are not tested on)",
     )
     add_settings(parser, UntaggedSettings)
-    add_settings(parser, PropertySettings, ("unlabelled_per_batch",))
+    add_settings(parser, PropertySettings, ("unlabelled_per_batch", "taught_by"))
     parser.add_argument(
         "--autoencoder",
         type=Path,

@@ -56,7 +56,14 @@ def parser() -> flags.Parser:
         type=weighted,
         metavar="NAME=WEIGHT",
         help="objectives beside or instead of the recipe's, each with its weight, 0 for measured "
-        f"alone; there is {', '.join(OBJECTIVES)}",
+        f"and not learned; there is {', '.join(OBJECTIVES)}",
+    )
+    out.add_argument(
+        "--follow",
+        type=Path,
+        metavar="NAME|DIR",
+        help="a teacher whose atom embeddings are told too, with weight 1, and nothing else where "
+        "no recipe and no objective is given: distillation on untagged crystals",
     )
     out.add_argument(
         "--data",
@@ -110,24 +117,35 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.commands import data
     from crysgnn_jax.crystals.readers import read
     from crysgnn_jax.graphs.settings import FeaturiserSettings
+    from crysgnn_jax.pretraining.objective import Weighted
     from crysgnn_jax.pretraining.registry import (
         graphs_of,
         objectives_of,
         recipe_named,
         without_labels,
     )
+    from crysgnn_jax.pretraining.teacher_embeddings import TeacherEmbeddings
     from crysgnn_jax.reporting.run import draw_run
     from crysgnn_jax.training.devices import Devices
+    from crysgnn_jax.training.lesson import embeddings_of
     from crysgnn_jax.training.logs import Progress
+    from crysgnn_jax.training.predictor import TrainedModel
     from crysgnn_jax.training.pretraining_task import PretrainingTask, hold_out, rows_without
     from crysgnn_jax.training.run import Run, train
     from crysgnn_jax.training.settings import TrainingSettings
 
     weights = {name: getattr(args, f"{name}_weight") for name in RELEASED["crysgnn"]}
     weights = {name: weight for name, weight in weights.items() if weight is not None}
-    recipe = recipe_named(args.network, args.recipe)
-    temperature = {} if args.temperature is None else {"temperature": args.temperature}
-    objectives = objectives_of(recipe, {**weights, **dict(args.objectives)}, **temperature)
+    weights |= dict(args.objectives)
+    teacher = None if args.follow is None else TrainedModel.load(args.follow, "teacher")
+    objectives: Weighted = ()
+    if teacher is not None:
+        objectives = ((TeacherEmbeddings(teacher.embedding_width()), 1.0),)
+    if teacher is None or args.recipe or weights:
+        alone = teacher is not None and args.recipe is None
+        recipe = "none" if alone else recipe_named(args.network, args.recipe)
+        temperature = {} if args.temperature is None else {"temperature": args.temperature}
+        objectives = (*objectives, *objectives_of(recipe, weights, **temperature))
     featuriser = graphs_of(args.network, flags.given(args, FeaturiserSettings))
     model = {"width": args.width, "n_convolutions": args.n_convolutions}
     found = without_labels(
@@ -142,12 +160,17 @@ def execute(args: argparse.Namespace) -> None:
     source = data.limited(read(names), args.limit)
     excluded = [read(name) for name in args.exclude]
     devices = Devices(args.devices)
-    store = data.Graphs(args)(source, featuriser)
+    build = data.Graphs(args)
+    store = build(source, featuriser)
     rows = rows_without(store, excluded)
     if excluded:
         print(f"{len(store) - len(rows)} crystals left out by formula", file=sys.stderr)
     split = hold_out(rows, args.seed)
     devices.require(len(split.train))
+    following: dict[str, Any] = {}
+    if teacher is not None:
+        found_by = embeddings_of(teacher, source, store, build, devices)
+        following = {"teacher_embeddings": found_by, "teacher": teacher.fingerprint}
     path = args.workdir or Path(WORKDIRS.get(args.network, f"runs/{args.network}"))
     run = Run(
         name=found.name,
@@ -162,7 +185,7 @@ def execute(args: argparse.Namespace) -> None:
         about={"command": "pretrain", "data": names, "limit": args.limit},
         overwrite=args.overwrite,
     )
-    result = train(run, PretrainingTask(objectives), draw_run)
+    result = train(run, PretrainingTask(objectives, **following), draw_run)
     _report(result, ["loss", *(objective.name for objective, _ in objectives)], path)
 
 

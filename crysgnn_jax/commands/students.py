@@ -16,12 +16,17 @@ from crysgnn_jax.models.network import Network
 from crysgnn_jax.models.registry import RESERVED, find_network
 from crysgnn_jax.reporting.tables import text_table
 from crysgnn_jax.training.lesson import Student
-from crysgnn_jax.training.predictor import TrainedModel
+from crysgnn_jax.training.predictor import TrainedModel, start_of
 from crysgnn_jax.training.settings import PropertySettings, TrainingSettings
 from crysgnn_jax.training.workdir import CONFIG, read_json, write_json
 
 
-def student_of(name: str, pairs: Sequence[str] = (), autoencoder: Path | None = None) -> Student:
+def student_of(
+    name: str,
+    pairs: Sequence[str] = (),
+    autoencoder: Path | None = None,
+    start: Path | None = None,
+) -> Student:
     """The student of a name, with its settings and what it starts from.
 
     Args:
@@ -29,12 +34,23 @@ def student_of(name: str, pairs: Sequence[str] = (), autoencoder: Path | None = 
       pairs: values of ``--set``.
       autoencoder: whose convolutions it starts from; where not given, and the student starts from
         one, that of `AUTOENCODER` if there is one.
+      start: run of the same student, trained without labels, that it starts from instead.
 
     Raises:
-      UserError: there is no such student or setting, or it does not start from an auto-encoder.
+      UserError: there is no such student or setting, it does not start from an auto-encoder, or
+        ``start`` is of another student.
     """
     network = find_network(name)
     student = Student(name, network, parse_settings(pairs, network))
+    if start is not None:
+        if autoencoder is not None:
+            raise UserError("`start` and `autoencoder` are both to start from; leave one out")
+        model = TrainedModel.load(start, "start", network)
+        if model.name != name or model.property is not None:
+            raise UserError(
+                f"`start` {start} holds {model.name}; name a run of pretrain --network {name}"
+            )
+        return dataclasses.replace(student, start=start_of(model))
     if autoencoder is None:
         if network.starts_from is None:
             return student

@@ -25,7 +25,7 @@ CHEMISTRY = {"hidden_scale": 1.0, "masked_elements": 1.0, "hidden_distances": 1.
 they teach is which surroundings and distances go with which elements. They disturb the input in
 this order."""
 
-RECIPES = {"chemistry": CHEMISTRY, **RELEASED}
+RECIPES: dict[str, dict[str, float]] = {"chemistry": CHEMISTRY, **RELEASED, "none": {}}
 """Name → objectives with their weights."""
 
 

@@ -51,7 +51,7 @@ def objectives_of(
     """The objectives of a recipe, and further ones of the package.
 
     Args:
-      recipe: ``chemistry``; or ``crysgnn`` or ``crysae``, that of the network's authors.
+      recipe: ``chemistry``; ``crysgnn`` or ``crysae``, that of the network's authors; or ``none``.
       weights: by name, where they are to differ; one of weight 0 is measured and not learned.
       settings: of those objectives that have them, such as ``temperature``.
 

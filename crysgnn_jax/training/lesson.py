@@ -20,17 +20,22 @@ from crysgnn_jax.objectives.distillation import Pull, embedding_loss
 from crysgnn_jax.pretraining.registry import PRETRAINED
 from crysgnn_jax.training import shipped
 from crysgnn_jax.training.devices import Devices
+from crysgnn_jax.training.embeddings_file import EmbeddingsFile
 from crysgnn_jax.training.logs import Progress
-from crysgnn_jax.training.predictor import TrainedModel, start_of, take_over
+from crysgnn_jax.training.predictor import TrainedModel, about_start, start_of, take_over
 from crysgnn_jax.training.property_task import PropertyTask, Start
 from crysgnn_jax.training.run import Run
 from crysgnn_jax.training.settings import PropertySettings, TrainingSettings, UntaggedSettings
-from crysgnn_jax.training.untagged import Following, untagged_stage
+from crysgnn_jax.training.taught import Taught, what_members_say
+from crysgnn_jax.training.untagged import Following, kept, untagged_stage
 from crysgnn_jax.training.workdir import read_made_with
 
 START_RATE = 0.4
 """Learning rate of a student that starts from what it has learned without labels, as a share of
 that of one that starts from random weights."""
+
+Teacher = TrainedModel | EmbeddingsFile
+"""What can be distilled from."""
 
 BuildGraphs = Callable[[Source, FeaturiserSettings], GraphStore]
 """Crystals → their graphs, built if need be."""
@@ -53,10 +58,15 @@ class Student:
     start: Start | None = None
 
     @property
+    def has_learned(self) -> bool:
+        """Whether it starts from what it has learned itself, without labels."""
+        return self.start is not None and bool(self.start.about)
+
+    @property
     def recipe(self) -> Recipe:
-        """How it is trained: what has been trained without labels is changed at a lower rate."""
+        """How it is trained: what it has learned without labels is changed at a lower rate."""
         recipe = self.network.recipe
-        if self.start is None or not self.start.about:
+        if not self.has_learned:
             return recipe
         return dataclasses.replace(recipe, learning_rate=START_RATE * recipe.learning_rate)
 
@@ -78,7 +88,7 @@ class Student:
             "embedding_bias": "bias" in teacher.variables["params"]["encoder"]["embedding"],
             "freeze_encoder": freeze,
         }
-        start = Start(begin, teacher.fingerprint)
+        start = Start(begin, teacher.fingerprint, about_start(teacher))
         return cls("fine-tuned", OTHERS["fine-tuned"], model, start)
 
     @classmethod
@@ -143,16 +153,20 @@ class Lesson:
       unlabelled: rows of the store that came without labels; None for none.
       untagged: how the student is to follow the teacher before it sees a label; None where it does
         not, or has done so.
+      theirs: the crystals, as graphs of the teacher's kind; None where it is not to be tuned.
+      taught: what members say of crystals without a label, see `taught_by`.
     """
 
     student: Student
     property: str
     store: GraphStore
     labelled: np.ndarray
-    teacher: TrainedModel | None = None
+    teacher: Teacher | None = None
     embeddings: np.ndarray | None = None
     unlabelled: np.ndarray | None = None
     untagged: UntaggedSettings | None = None
+    theirs: GraphStore | None = None
+    taught: Taught | None = None
 
     def split(self, rule: str, seed: int) -> Split:
         """The crystals with the label, divided by a rule, as of `splits.make_split`."""
@@ -166,8 +180,18 @@ class Lesson:
         recipe = self.student.recipe
         chosen = dataclasses.replace(learning, property=self.property, unit=unit_of(self.property))
         if self.teacher is None:
-            chosen = dataclasses.replace(chosen, weight=0.0, pull="released")
+            chosen = dataclasses.replace(chosen, weight=0.0, pull="released", taught_by=0)
         return training.filled(recipe), chosen.filled(recipe)
+
+    def not_tested(self, split: Split) -> np.ndarray:
+        """Rows of the store, with labels and without, but those that are to be tested on, and
+        whatever else has their reduced formula."""
+        rows = np.flatnonzero(~_came_without(self.store))
+        if self.unlabelled is not None:
+            rows = np.concatenate([rows, self.unlabelled])
+        formulas = self.store.reduced_formula
+        tested = set(formulas[split.test].tolist())
+        return rows[[formula not in tested for formula in formulas[rows].tolist()]]
 
     def begun(
         self,
@@ -192,11 +216,7 @@ class Lesson:
         """
         if self.untagged is None or self.teacher is None or self.embeddings is None:
             return self
-        rows = np.flatnonzero(~_came_without(self.store))
-        if self.unlabelled is not None:
-            rows = np.concatenate([rows, self.unlabelled])
-        tested = set(self.store.reduced_formula[split.test].tolist())
-        rows = rows[[f not in tested for f in self.store.reduced_formula[rows].tolist()]]
+        rows = self.not_tested(split)
         epochs = self.untagged.epochs_of(len(rows))
         if not epochs:
             return self
@@ -206,7 +226,7 @@ class Lesson:
             self.student.model,
             self.store,
             rows,
-            self.teacher,
+            self.teacher.fingerprint,
             self.embeddings,
             Following(pull, epochs=epochs, seed=seed),
             start=self.student.start,
@@ -216,6 +236,57 @@ class Lesson:
         )
         student = dataclasses.replace(self.student, start=start_of(start))
         return dataclasses.replace(self, student=student, untagged=None)
+
+    def taught_by(
+        self,
+        n: int,
+        split: Split,
+        rule: str,
+        training: TrainingSettings,
+        learning: PropertySettings,
+        *,
+        devices: Devices,
+        cache: Path | str | None,
+        progress: Callable[[int, str], Progress],
+        about: Mapping[str, Any],
+    ) -> "Lesson":
+        """The same lesson, with what ``n`` members say of the property of all crystals that have no
+        label here: copies of the teacher's encoder, tuned on the labels.
+
+        Args:
+          n: 0 for the lesson as it is.
+          split: of the store, and ``rule``, ``training``, ``learning``, ``devices`` and ``about``
+            as of `run`.
+          cache: where the members are kept, as of `untagged.kept`.
+          progress: (epochs, title) → what the user sees.
+        """
+        teacher, theirs = self.teacher, self.theirs
+        if not n or not isinstance(teacher, TrainedModel) or theirs is None:
+            return self
+        place = np.arange(len(self.store))
+        if theirs is not self.store:
+            place = rows_by_id(theirs, self.store)
+        lesson = Lesson(
+            Student.fine_tuned(teacher, freeze=False), self.property, theirs, place[self.labelled]
+        )
+        parts = Split(*(place[rows] for _, rows in split.items()))
+        rows = np.setdiff1d(self.not_tested(split), np.concatenate([split.train, split.validation]))
+        members = []
+        for k in range(n):
+            run, task = lesson.run(
+                parts,
+                rule,
+                dataclasses.replace(training, seed=n * training.seed + k),
+                PropertySettings(loss=learning.loss, raw_targets=learning.raw_targets),
+                devices=devices,
+                workdir=Path(),
+                progress=progress(training.epochs, f"member {k + 1} of {n}"),
+                about=about,
+            )
+            members.append(kept(run, task, "members", None if cache is None else Path(cache)))
+        said = np.stack([member.predict_store(theirs, devices).values for member in members])
+        found = what_members_say(said[:, place[rows]], rows, [m.fingerprint for m in members])
+        return dataclasses.replace(self, taught=found)
 
     def run(
         self,
@@ -272,6 +343,7 @@ class Lesson:
             rule=rule,
             model=student.model,
             unlabelled=self.unlabelled if learning.unlabelled_per_batch else None,
+            taught=self.taught,
         )
         return run, task
 
@@ -283,12 +355,13 @@ def prepare(
     build_graphs: BuildGraphs,
     devices: Devices,
     *,
-    teacher: TrainedModel | None = None,
+    teacher: Teacher | None = None,
     distilled: bool = True,
     graphs: Mapping[str, Any] | None = None,
     unlabelled: Sequence[Source] = (),
     pull: str = "released",
     untagged: UntaggedSettings | None = None,
+    taught: bool = False,
 ) -> Lesson:
     """Graphs and, with a teacher, its embeddings.
 
@@ -298,7 +371,8 @@ def prepare(
       property: what to predict.
       build_graphs: crystals → graphs.
       devices: where the teacher runs.
-      teacher: decides how crystals become graphs, unless the student does.
+      teacher: decides how crystals become graphs, unless the student does, or the teacher is a
+        file of embeddings.
       distilled: whether to learn from the teacher; a twin that does not has the same graphs.
       graphs: fields of `FeaturiserSettings` that the user chose.
       unlabelled: crystals without labels, to follow the teacher on. Those that are among the
@@ -306,20 +380,28 @@ def prepare(
         that comes with the package, or else follows on the bundled ones.
       pull: name of the teacher's pull.
       untagged: how to follow the teacher before any label; None for not at all.
+      taught: whether copies of the teacher are to be tuned and tell of the unlabelled crystals.
 
     Raises:
       UserError: no crystal has the property; the user chose other graphs than the teacher's, where
         they should be the same; or no unlabelled crystal is left.
     """
-    featuriser = student_graphs(student.network, teacher, graphs or {})
+    model = teacher if isinstance(teacher, TrainedModel) else None
+    if taught and distilled and model is None:
+        raise UserError("`taught_by`: embeddings cannot be tuned; take a teacher that is a network")
+    featuriser = student_graphs(student.network, model, graphs or {})
     others: list[Source] = []
     stage = untagged.filled(pull) if untagged and distilled and teacher is not None else None
-    if stage and teacher and stage.untagged_epochs != 0 and not unlabelled:
-        found = shipped_start(teacher, student, pull, featuriser)
+    if stage and not unlabelled and stage.untagged_epochs is None and student.has_learned:
+        stage = None
+    if stage and model and stage.untagged_epochs != 0 and not unlabelled:
+        found = shipped_start(model, student, pull, featuriser)
         if found is not None and stage.untagged_epochs is None:
             student, stage = dataclasses.replace(student, start=start_of(found)), None
         else:
             others = [read("bundled")]
+    if taught and not unlabelled:
+        others = [read("bundled")]
     unlabelled = unlabelled or others
     if unlabelled and distilled and teacher is not None:
         source = Combined([source, *map(without_labels, unlabelled)])
@@ -338,7 +420,8 @@ def prepare(
                 "labels (by id and formula); give others"
             )
         more = None
-    return Lesson(student, property, store, labelled, teacher, embeddings, more, stage)
+    theirs = as_seen_by(model, source, store, build_graphs) if taught and model else None
+    return Lesson(student, property, store, labelled, teacher, embeddings, more, stage, theirs)
 
 
 def shipped_start(
@@ -356,6 +439,17 @@ def shipped_start(
         ):
             return TrainedModel.load(folder, "start", student.network)
     return None
+
+
+def load_teacher(given: Path | str, parameter: str = "teacher") -> Teacher:
+    """What to distil from: a network by name or workdir, or a file of embeddings, ``.npz``.
+
+    Raises:
+      UserError: as of `TrainedModel.load` and `EmbeddingsFile.load`.
+    """
+    if Path(given).suffix == ".npz":
+        return EmbeddingsFile.load(given)
+    return TrainedModel.load(given, parameter)
 
 
 def choose_property(data: str, source: Source, choice: str | None) -> str:
@@ -400,7 +494,7 @@ def student_graphs(
 
 
 def embeddings_of(
-    teacher: TrainedModel,
+    teacher: Teacher,
     source: Source,
     store: GraphStore,
     build_graphs: BuildGraphs,
@@ -412,32 +506,50 @@ def embeddings_of(
     of its own.
 
     Raises:
-      UserError: the teacher's graphs cannot be made of a crystal that the student's can.
+      UserError: the teacher's graphs cannot be made of a crystal that the student's can, or a file
+        of embeddings lacks it.
     """
-    theirs = store
-    if store.settings != teacher.featuriser:
-        theirs = build_graphs(source, teacher.featuriser)
+    if isinstance(teacher, EmbeddingsFile):
+        return teacher.of(_own_ids(store), store.n_nodes)
+    theirs = as_seen_by(teacher, source, store, build_graphs)
     embeddings = teacher.embeddings(theirs, devices)
     if theirs is store or np.array_equal(theirs.ids, store.ids):
         return embeddings
     # A crystal that one kind of graph cannot hold shifts the others.
+    offsets = theirs.node_offsets
+    rows = rows_by_id(theirs, store)
+    return np.concatenate([embeddings[offsets[row] : offsets[row + 1]] for row in rows])
+
+
+def as_seen_by(
+    teacher: TrainedModel, source: Source, store: GraphStore, build_graphs: BuildGraphs
+) -> GraphStore:
+    """The crystals of a student's store, as graphs of the teacher's kind."""
+    if store.settings == teacher.featuriser:
+        return store
+    return build_graphs(source, teacher.featuriser)
+
+
+def rows_by_id(theirs: GraphStore, ours: GraphStore) -> np.ndarray:
+    """For each row of ``ours``, the row of ``theirs`` that is the same crystal.
+
+    Raises:
+      UserError: there is none.
+    """
     place = {id: row for row, id in enumerate(theirs.ids.tolist())}
-    missing = [id for id in store.ids.tolist() if id not in place]
+    missing = [id for id in ours.ids.tolist() if id not in place]
     if missing:
         raise UserError(
             f"the teacher cannot use {missing[0]}, of which the student's graph can be made; "
             "leave it out of the data"
         )
-    rows = [place[id] for id in store.ids.tolist()]
-    offsets = theirs.node_offsets
-    return np.concatenate([embeddings[offsets[row] : offsets[row + 1]] for row in rows])
+    return np.array([place[id] for id in ours.ids.tolist()])
 
 
 def unlabelled_rows(store: GraphStore) -> np.ndarray:
     """Rows of a store that came without labels, and are not among the others by id and formula."""
     came_without = _came_without(store)
-    # A combined source puts its member's name before an id that is there already.
-    ids = [id.rpartition(f"({UNLABELLED})/")[2] for id in store.ids.tolist()]
+    ids = _own_ids(store)
     known = {
         (ids[row], store.reduced_formula[row]) for row in np.flatnonzero(~came_without).tolist()
     }
@@ -447,6 +559,12 @@ def unlabelled_rows(store: GraphStore) -> np.ndarray:
         if (ids[row], store.reduced_formula[row]) not in known
     ]
     return np.array(rows, dtype=np.int64)
+
+
+def _own_ids(store: GraphStore) -> list[str]:
+    """Ids as they were in each source: a combined one puts its member's name before an id that is
+    there already."""
+    return [id.rpartition(f"({UNLABELLED})/")[2] for id in store.ids.tolist()]
 
 
 def _came_without(store: GraphStore) -> np.ndarray:

@@ -188,6 +188,11 @@ class TrainedModel:
             return vectors
         return self._outputs(variables, graph).embeddings
 
+    def embedding_width(self) -> int:
+        """Length of an atom embedding."""
+        graph = smallest_batch(self.network.needs)
+        return jax.eval_shape(self.embed_batch, self.variables, graph).shape[-1]
+
     def _outputs(self, variables: Variables, graph: jraph.GraphsTuple) -> Prediction:
         outputs: Any = self.module.apply(variables, graph, False)
         return outputs
@@ -384,9 +389,14 @@ def start_of(model: TrainedModel) -> Start:
 
         return jax.tree_util.tree_map_with_path(taken, dict(variables))
 
+    return Start(begin, model.fingerprint, about_start(model))
+
+
+def about_start(model: TrainedModel) -> dict[str, Any]:
+    """What ``result.json`` is to say of a network that another starts from."""
     told = ("epochs", "n_train", "validation_loss", "seconds", "devices")
     about = {name: model.result[name] for name in told if name in model.result}
-    return Start(begin, model.fingerprint, {"from": model.path.name, **about})
+    return {"from": model.path.name, **about}
 
 
 def _require_alike(ours: Any, theirs: Any, name: str, source: TrainedModel) -> None:

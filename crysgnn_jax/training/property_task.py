@@ -26,6 +26,7 @@ from crysgnn_jax.settings import deciding
 from crysgnn_jax.training.evaluation import Evaluator
 from crysgnn_jax.training.run import Learner, Run
 from crysgnn_jax.training.settings import PropertySettings
+from crysgnn_jax.training.taught import Taught
 from crysgnn_jax.training.workdir import Workdir
 
 Variables = Mapping[str, Any]
@@ -63,6 +64,8 @@ class PropertyTask:
       rule: by which the crystals were split.
       model: settings of the module that were given.
       unlabelled: rows of the store that take part in the teacher's pull alone; None for none.
+      taught: what members say of crystals without a label, which are learned from beside the
+        others; None for none.
     """
 
     settings: PropertySettings
@@ -73,15 +76,23 @@ class PropertyTask:
     rule: str = "random"
     model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     unlabelled: np.ndarray | None = None
+    taught: Taught | None = None
+
+    @property
+    def beside(self) -> np.ndarray | None:
+        """Rows of the store that enter the steps without a label of their own."""
+        return self.unlabelled if self.taught is None else self.taught.rows
 
     def made_with(self, run: Run) -> dict[str, Any]:
         """What of the task determines the outcome."""
         own = run.name not in {**STUDENTS, **OTHERS}
-        unlabelled = {}
-        if self.unlabelled is not None:
-            ids = [str(id) for id in run.store.ids[self.unlabelled]]
+        unlabelled: dict[str, Any] = {}
+        if self.beside is not None:
+            ids = [str(id) for id in run.store.ids[self.beside]]
             n = self.settings.unlabelled_per_batch
             unlabelled = {"unlabelled": {"ids": digest_of_ids(ids), "per_batch": n}}
+        if self.taught is not None:
+            unlabelled["taught_by"] = self.taught.fingerprint
         chosen = {
             "student": run.name,
             "property": self.settings.property,
@@ -107,10 +118,14 @@ class PropertyTask:
         settings, split = self.settings, run.split
         targets = run.store.labels(settings.property)
         rows = np.concatenate([rows for _, rows in split.items()])
-        label, beside = targets, None
-        if self.unlabelled is not None:
+        label, label_weight, beside = targets, None, None
+        if self.beside is not None:
             label = np.where(np.isin(np.arange(len(targets)), rows), targets, np.nan)
-            beside = (self.unlabelled, settings.unlabelled_per_batch)
+            beside = (self.beside, settings.unlabelled_per_batch)
+        if self.taught is not None:
+            label[self.taught.rows] = self.taught.targets
+            label_weight = np.ones(len(targets))
+            label_weight[self.taught.rows] = self.taught.weights
         columns = {}
         if self.teacher_embeddings is not None:
             columns["teacher_embeddings"] = self.teacher_embeddings
@@ -120,6 +135,7 @@ class PropertyTask:
             run.network.needs,
             run.settings.batch_size,
             label=label,
+            label_weight=label_weight,
             node_columns=columns,
             beside=beside,
         )
@@ -155,7 +171,7 @@ class PropertyTask:
             distil(
                 property_loss(standardiser, kind=settings.loss), self.pull, weight=settings.weight
             ),
-            Loader(batcher, run.devices, share=share, beside=self.unlabelled),
+            Loader(batcher, run.devices, share=share, beside=self.beside),
             start,
             evaluate,
             finish,
@@ -188,10 +204,10 @@ class PropertyTask:
         """What ``result.json`` says of the property."""
         settings, split = self.settings, run.split
         mae = {name: _mae(predictions[name], targets[rows]) for name, rows in split.items()}
-        untagged = {}
+        start = {}
         if self.start is not None and self.start.about:
-            untagged = {"untagged_stage": dict(self.start.about)}
-        unlabelled = {} if self.unlabelled is None else {"n_unlabelled": len(self.unlabelled)}
+            start = {"start": dict(self.start.about)}
+        unlabelled = {} if self.beside is None else {"n_unlabelled": len(self.beside)}
         return {
             "task": "student",
             "property": settings.property,
@@ -203,7 +219,7 @@ class PropertyTask:
             "n_validation": len(split.validation),
             "n_test": len(split.test),
             **unlabelled,
-            **untagged,
+            **start,
             "train_mae": mae["train"],
             "validation_mae": mae["validation"],
             "test_mae": mae["test"],

@@ -86,9 +86,16 @@ class PropertySettings:
         False,
         "train on targets in their own unit (default: standardised by the training crystals)",
     )
-    unlabelled_per_batch: int = setting(
+    taught_by: int = setting(
         0,
-        "crystals of --unlabelled in an average batch, beside those with labels",
+        "tune N copies of the teacher's encoder on the labels, and let the student learn from what "
+        "they say of crystals without labels too; 0 for none",
+        kind="natural int",
+    )
+    unlabelled_per_batch: int = setting(
+        None,
+        "crystals without labels in an average batch, beside those with labels (default 0; with "
+        "--taught-by 192)",
         kind="natural int",
     )
 
@@ -97,7 +104,11 @@ class PropertySettings:
         weight = self.weight
         if weight is None:
             weight = 0.1 if self.pull == "standardised" else 0.5
-        return dataclasses.replace(self, loss=self.loss or recipe.loss, weight=weight)
+        beside = self.unlabelled_per_batch
+        if beside is None:
+            beside = 192 if self.taught_by else 0
+        loss = self.loss or recipe.loss
+        return dataclasses.replace(self, loss=loss, weight=weight, unlabelled_per_batch=beside)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The trained networks that come with the package, each a folder of a few files."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.training.checkpoints import restore_best
-from crysgnn_jax.training.workdir import CHECKPOINTS, CONFIG, RESULT
+from crysgnn_jax.training.workdir import CHECKPOINTS, CONFIG, RESULT, read_json, write_json
 
 TEACHER = "crysgnn-mp"
 """Name of the teacher."""
@@ -65,8 +64,12 @@ def _flat(tree: Mapping[str, Any], prefix: str):
 
 
 def ship(workdir: Path, folder: Path) -> None:
-    """Copy the best weights of a finished run, with its settings and result, to a folder."""
+    """Copy the best weights of a finished run, with its settings and result, to a folder; data are
+    named without where they lay."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (CONFIG, RESULT):
-        shutil.copy(workdir / name, folder / name)
+    config = read_json(workdir / CONFIG)
+    made_with = config["made_with"]
+    made_with["data"] = [Path(name).name for name in made_with.get("data", ())]
+    write_json(folder / CONFIG, config)
+    write_json(folder / RESULT, read_json(workdir / RESULT))
     write_weights(folder / WEIGHTS, restore_best(workdir / CHECKPOINTS))

@@ -26,7 +26,7 @@ from crysgnn_jax.training.devices import Devices
 from crysgnn_jax.training.logs import Progress
 from crysgnn_jax.training.predictor import TrainedModel
 from crysgnn_jax.training.pretraining_task import PretrainingTask, hold_out
-from crysgnn_jax.training.run import Run, train
+from crysgnn_jax.training.run import Run, Task, train
 from crysgnn_jax.training.settings import TrainingSettings
 
 
@@ -53,14 +53,13 @@ def untagged_stage(
     model: Mapping[str, Any],
     store: GraphStore,
     rows: np.ndarray,
-    teacher: TrainedModel,
+    teacher: str,
     embeddings: np.ndarray,
     following: Following,
     *,
     start: Any = None,
     devices: Devices,
     cache: Path | None = None,
-    workdir: Path | None = None,
     progress: Callable[[int, str], Progress],
 ) -> TrainedModel:
     """Train a student on the teacher's pull alone, or find it trained.
@@ -71,12 +70,12 @@ def untagged_stage(
       model: settings of its module that differ from the defaults.
       store: the crystals, as graphs of the student's kind.
       rows: those to follow the teacher on.
-      teacher: whose ``embeddings`` ``[all atoms of the store, d]`` are.
+      teacher: fingerprint of what the ``embeddings`` ``[all atoms of the store, d]`` are of.
+      embeddings: the teacher's.
       following: what it follows the teacher by.
       start: weights to start from, a `property_task.Start`; None for random ones.
       devices: where to train.
       cache: where it is kept; `default_cache_dir` where not given.
-      workdir: where it is written instead.
       progress: (epochs, title) → what the user sees.
 
     Raises:
@@ -89,9 +88,7 @@ def untagged_stage(
     objectives = ((told, 1.0), *following.objectives)
     found = as_unlabelled(name, network, module, objectives)
     settings = TrainingSettings(epochs=following.epochs, seed=following.seed)
-    task = PretrainingTask(
-        objectives, teacher_embeddings=embeddings, teacher=teacher.fingerprint, start=start
-    )
+    task = PretrainingTask(objectives, teacher_embeddings=embeddings, teacher=teacher, start=start)
     run = Run(
         name=name,
         network=found.network,
@@ -104,20 +101,34 @@ def untagged_stage(
         progress=progress(following.epochs, f"{name.rpartition(':')[2]} untagged"),
         about={"command": "untagged"},
     )
-    if workdir is None:
-        made_with = json.dumps(run.made_with(task), sort_keys=True)
-        digest = hashlib.blake2b(made_with.encode(), digest_size=8).hexdigest()
-        folder = (default_cache_dir() if cache is None else cache) / "starts"
-        workdir = folder / f"{name.replace(':', '.')}-{digest}"
-    run = dataclasses.replace(run, workdir=workdir)
+    return kept(run, task, "starts", cache)
+
+
+def kept(run: Run, task: Task, kind: str, cache: Path | None) -> TrainedModel:
+    """Train a run whose outcome other runs begin with, or find it trained: in the cache, under all
+    that determines it.
+
+    Args:
+      run: with any workdir.
+      task: what there is to learn.
+      kind: of outcome, the name of its folder in the cache.
+      cache: `default_cache_dir` where not given.
+
+    Raises:
+      UserError: the cache cannot be written, or as of `run.train`.
+    """
+    made_with = json.dumps(run.made_with(task), sort_keys=True)
+    digest = hashlib.blake2b(made_with.encode(), digest_size=8).hexdigest()
+    folder = (default_cache_dir() if cache is None else cache) / kind
+    workdir = folder / f"{run.name.replace(':', '.')}-{digest}"
     try:
-        workdir.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         # A run that finds another one training the same waits for it.
         with locked(workdir.with_name(workdir.name + ".lock")):
-            train(run, task)
+            train(dataclasses.replace(run, workdir=workdir), task)
     except OSError as error:
         raise UserError(
-            f"{workdir.parent}: the student's start cannot be kept there ({error.strerror}); name "
+            f"{folder}: what a student begins with cannot be kept there ({error.strerror}); name "
             "another `cache`"
         ) from None
-    return TrainedModel.load(workdir, "start", network)
+    return TrainedModel.load(workdir, "start", run.network)

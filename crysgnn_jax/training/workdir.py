@@ -138,7 +138,7 @@ def read_made_with(workdir: Path) -> dict[str, Any]:
         model.setdefault("embedding_bias", True)
     model.pop("n_triplet", None)  # now the length of an array of the batch
     if "property" in settings:
-        settings = {"pull": "released", **settings}
+        settings = {"pull": "released", "taught_by": 0, **settings}
     for name, values in {"model": model, "settings": settings}.items():
         if name in found:
             found[name] = values

@@ -6,7 +6,7 @@
 ``carbon_24.npz``, as crystal tables. Written are
 
 ``untagged.npz``
-    every crystal of ``mp_155k``, those of ``mp_36k`` that it lacks, perovskites and carbons, without
+    every crystal of ``mp_155k``, those of ``mp_36k`` that it lacks, perovskites, carbons, without
     any label
 ``mp.npz``
     the crystals of ``mp_36k`` of at most 40 atoms that have a formation energy and a band gap

@@ -1,0 +1,120 @@
+"""The poster's table: every property and student, with and without the teacher.
+
+python -m experiments.studies.gain ../data --students cgcnn --output runs/studies
+
+``../data`` holds the folder ``studies`` that `experiments.studies.crystals` has made, and
+``jarvis_1k.npz``. Runs are made once; the same command goes on, and ``--collect`` writes the table
+of those that are there.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from crysgnn_jax.commands import cli, distill
+from experiments.studies.runs import Job, about, epochs_for, interval_of_gain
+
+JARVIS = (
+    "formation_energy_peratom", "optb88vdw_bandgap", "optb88vdw_total_energy", "ehull",
+    "mbj_bandgap", "spillage", "bulk_modulus_kv", "shear_modulus_gv",
+)  # fmt: skip
+
+
+class Cell(NamedTuple):
+    """A row of the table: a property, at one number of labels."""
+
+    data: str
+    property: str
+    n: int | str
+    seeds: int
+
+
+CELLS = [
+    *(Cell("mp", name, n, 3) for name in ("formation_energy_per_atom", "band_gap") for n in
+      (1000, 4000, "all")),
+    *(Cell("mp", f"log10_{name}_modulus", 1000, 3) for name in ("bulk", "shear")),
+    *(Cell("jarvis_1k", name, "", 5) for name in JARVIS),
+]  # fmt: skip
+
+N_LABELS = {"spillage": 294, "mbj_bandgap": 568, "ehull": 929}
+"""Of JARVIS's crystals; 881 to 940 of the others."""
+
+
+def jobs(data: Path, output: Path, student: str, cell: Cell) -> Iterator[tuple[Job, Job]]:
+    """The twins of a cell, seed by seed."""
+    for seed in range(cell.seeds):
+        name = f"{cell.data}-{cell.property}-{cell.n}-{seed}-{student}"
+        if cell.data == "mp":
+            prefix = "moduli_" if "modulus" in cell.property else ""
+            table = data / "studies" / "mp.npz"
+            split = data / "studies" / "splits" / f"{prefix}{cell.n}_{seed}.json"
+            epochs = 30 if cell.n == "all" else epochs_for(int(cell.n))
+        else:
+            table, split = data / f"{cell.data}.npz", Path("formula")
+            epochs = epochs_for(round(0.8 * N_LABELS.get(cell.property, 900)))
+        flags = ["--student", student, "--data", table, "--property", cell.property, "--split",
+                 split, "--seed", seed, "--epochs", epochs, "--patience", epochs]  # fmt: skip
+        vanilla = Job(output / name / "vanilla", distill, [*flags, "--vanilla"])
+        yield vanilla, Job(output / name / "distilled", distill, [*flags, "--weight", 0.1])
+
+
+def summary(pairs: list[tuple[Job, Job]]) -> dict[str, Any]:
+    """Errors of a cell, over its seeds."""
+    vanilla, distilled = ([job.result() for job in column] for column in zip(*pairs))
+    before, after = (np.array([x["test_mae"] for x in of]) for of in (vanilla, distilled))
+    low, high = interval_of_gain(*([job.path for job in column] for column in zip(*pairs)))
+    return {
+        "unit": vanilla[0]["unit"],
+        "n_train": vanilla[0]["n_train"],
+        "n_test": vanilla[0]["n_test"],
+        "epochs": vanilla[0]["epochs"],
+        "vanilla": before.tolist(),
+        "distilled": after.tolist(),
+        "gain": float(100 * (1 - after.mean() / before.mean())),
+        "gain_interval": [low, high],
+        "of_mean": float(np.mean([x["test_mae_of_mean"] for x in vanilla])),
+        "seconds": {
+            "vanilla": round(float(np.mean([x["seconds"] for x in vanilla])), 1),
+            "distilled": round(float(np.mean([x["seconds"] for x in distilled])), 1),
+        },
+        "start": distilled[0].get("start"),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--students", nargs="+", default=["cgcnn", "crysxpp", "gatgnn"])
+    parser.add_argument("--only", nargs="+", default=[], help="words that a cell's name has")
+    parser.add_argument("--output", type=Path, default=Path("runs/studies/gain"))
+    parser.add_argument("--record", type=Path, default=Path("results/gain.json"))
+    parser.add_argument("--collect", action="store_true", help="train nothing")
+    args = parser.parse_args()
+    record = {}
+    for student in args.students:
+        for cell in CELLS:
+            name = f"{student} {cell.data} {cell.property} {cell.n}".strip()
+            if not all(word in name.split() for word in args.only):
+                continue
+            pairs = list(jobs(args.data, args.output, student, cell))
+            made = all((job.path / "result.json").exists() for pair in pairs for job in pair)
+            if not args.collect:
+                for job in (job for pair in pairs for job in pair):
+                    print(name, job.path.name, job.result()["test_mae"], flush=True)
+            if made or not args.collect:
+                record[name] = summary(pairs)
+    if args.collect:
+        args.record.write_text(json.dumps({**about(), "cells": record}, indent=1) + "\n")
+    for name, x in record.items():
+        low, high = x["gain_interval"]
+        means = " → ".join(f"{np.mean(x[v]):.4f}" for v in ("vanilla", "distilled"))
+        print(f"{name}: {means}, {x['gain']:.1f} % ({low:.1f} … {high:.1f})")
+
+
+if __name__ == "__main__":
+    cli.set_up_process()
+    main()
