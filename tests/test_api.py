@@ -137,7 +137,10 @@ def test_embeddings_stand_atom_by_atom_and_crystal_by_crystal(folder, here, teac
         (lambda: cg.read([]), "there are no crystals"),
         (lambda: cg.read(3.0), "float is neither a name or path"),
         (lambda: cg.load("nowhere"), "`model` nowhere: no trained model there"),
-        (lambda: cg.pretrain("elastic", workdir="x", network="cgcnn"), "there is crysgnn, crysae"),
+        (
+            lambda: cg.pretrain("elastic", workdir="x", network="cgcn"),
+            "`network` cgcn: there is crysgnn",
+        ),
         (lambda: cg.train("cgcn", "elastic", workdir="x"), "`student` cgcn: there is cgcnn"),
         (lambda: cg.train("cgcnn", "elastic", "gap", workdir="x"), "`property` gap: elastic has"),
         (lambda: cg.train("cgcnn", "elastic", workdir="x", epoch=3), "`epoch`: there is no such"),

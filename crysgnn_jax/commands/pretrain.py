@@ -56,7 +56,7 @@ def parser() -> flags.Parser:
         type=weighted,
         metavar="NAME=WEIGHT",
         help="objectives beside or instead of the recipe's, each with its weight, 0 for measured "
-        f"and not learned; there is {', '.join(OBJECTIVES)}",
+        f"and not learned; there is {', '.join(OBJECTIVES)} (default: the recipe's)",
     )
     out.add_argument(
         "--follow",

@@ -11,7 +11,7 @@ from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.members import find_member
 from crysgnn_jax.models.network import Network, Recipe
-from crysgnn_jax.models.registry import build, find_network
+from crysgnn_jax.models.registry import STUDENTS, build, find_network
 from crysgnn_jax.pretraining import catalogue
 from crysgnn_jax.pretraining.objective import Weighted
 from crysgnn_jax.pretraining.teacher import CrysAE, PretrainedStudent, Teacher
@@ -108,7 +108,7 @@ def graphs_of(name: str, chosen: Mapping[str, Any] | None = None) -> FeaturiserS
       name: as of `without_labels`.
       chosen: fields of `FeaturiserSettings`.
     """
-    own = {} if name in PRETRAINED else find_network(name).needs.graphs
+    own = {} if name in PRETRAINED else _student(name).needs.graphs
     return FeaturiserSettings(**{**own, **(chosen or {})})
 
 
@@ -143,8 +143,15 @@ def without_labels(
             network = dataclasses.replace(network, recipe=recipe)
         module = build(network.module, model, cutoff=cutoff, objectives=heads)
         return Unlabelled(name, network, module)
-    network = find_network(name)
+    network = _student(name)
     return as_unlabelled(name, network, build(network.module, model, cutoff=cutoff), objectives)
+
+
+def _student(name: str) -> Network:
+    if ":" in name or name in STUDENTS:
+        return find_network(name)
+    there = ", ".join([*PRETRAINED, *STUDENTS])
+    raise UserError(f"`network` {name}: there is {there}, or package.module:ClassName")
 
 
 def as_unlabelled(

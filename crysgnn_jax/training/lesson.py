@@ -93,22 +93,19 @@ class Student:
 
     @classmethod
     def of_pretrained(cls, model: TrainedModel, *, freeze: bool) -> "Student":
-        """A network that was trained without labels, to learn a property.
+        """A network that was trained before, to learn a property.
 
         Args:
-          model: a teacher, whose encoder then has a property head; or a student, as it is, of
-            ``pretrain --network STUDENT`` or of an untagged stage.
+          model: a teacher, or a CGCNN that was trained on another property, whose encoder then has
+            a new head; or a student, as it is, of ``pretrain --network STUDENT`` or of an untagged
+            stage.
           freeze: keep the teacher's encoder, and train the head alone.
 
         Raises:
-          UserError: ``freeze`` for a student; or the network was trained on a property.
+          UserError: ``freeze`` for a student; or the network was trained on a property and has no
+            encoder that can be taken over by itself.
         """
-        if model.property is not None:
-            raise UserError(
-                f"`teacher` {model.path} holds {model.name}, which predicts {model.property}; take "
-                "one that was trained without labels"
-            )
-        if model.name in PRETRAINED:
+        if model.name in PRETRAINED or model.property is not None:
             return cls.fine_tuned(model, freeze=freeze)
         if freeze:
             raise UserError(

@@ -113,7 +113,11 @@ class PropertySettings:
 
 @dataclasses.dataclass(frozen=True)
 class UntaggedSettings:
-    """How a student follows the teacher before it sees a label. See each field's help."""
+    """How a student follows the teacher before it sees a label. See each field's help.
+
+    Example:
+      ``UntaggedSettings(untagged_epochs=0)``
+    """
 
     untagged_epochs: int = setting(
         None,

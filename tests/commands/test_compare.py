@@ -117,7 +117,7 @@ def test_killed_comparison_goes_on(here, tmp_path):
     words = [
         sys.executable, "-m", "experiments.compare", "--data", str(here / "toys.npz"), "--cache",
         str(here / "cache"), "--workers", "1", "--devices", "1", *SHORT, "--teacher",
-        str(here / "teacher"), "--workdir", str(workdir), "--seeds", "2",
+        str(here / "teacher"), "--untagged-epochs", "0", "--workdir", str(workdir), "--seeds", "2",
     ]  # fmt: skip
     process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL)
     cells = workdir / "cells" / "energy" / "cgcnn"

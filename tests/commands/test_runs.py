@@ -70,6 +70,8 @@ def _distill(path, workdir, *more):
             *_data(path),
             "--teacher",
             str(path / "teacher"),
+            "--untagged-epochs",
+            "0",
             "--workdir",
             str(path / workdir),
             "--epochs",
@@ -95,13 +97,14 @@ def test_pretraining_writes_its_files(here):
     epochs = [line for line in _metrics(teacher) if "validation_loss" in line]
     for line in epochs:
         assert line["compilations"] == 1
-        assert all(0 <= line[f"padding_{name}"] < 1 for name in ("nodes", "edges", "blocks"))
+        assert all(0 <= line[f"padding_{name}"] < 1 for name in ("nodes", "edges"))
     assert len(epochs) == 2
     config = json.loads((teacher / "config.json").read_text())
     assert config["made_with"]["model"] == {
         "width": 16,
         "n_convolutions": 2,
         "cutoff": 8.0,
+        "unit_length": False,
     }
     assert config["made_with"]["featuriser"]["ties"] == "keep"
     assert config["environment"]["jax"] == jax.__version__

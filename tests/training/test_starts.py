@@ -187,8 +187,12 @@ def test_formulas_to_be_tested_on_are_left_out(here):
     assert found["n_train"] + found["n_validation"] == 24
 
 
-def test_a_model_with_a_property_is_no_start(here):
-    with pytest.raises(cg.UserError, match="predicts energy; take one that was trained without"):
-        run(finetune, here, "--teacher", here / "plain", "--workdir", here / "x")
+def test_what_is_no_start_is_told(here):
+    short = ("--student", "cgcnn", "--epochs", "1")
+    with pytest.raises(cg.UserError, match="holds crysgnn; name a run of pretrain --network cgcnn"):
+        run(distill, here, *short, "--start", here / "teacher", "--workdir", here / "x")
+    with pytest.raises(cg.UserError, match="that would not be vanilla; use finetune --teacher"):
+        flags = ("--vanilla", "--start", here / "direct", "--workdir", here / "x")
+        run(distill, here, *short, *flags)
     with pytest.raises(cg.UserError, match="only a teacher's encoder can be kept"):
         run(finetune, here, "--teacher", here / "direct", "--freeze", "--workdir", here / "x")
