@@ -15,10 +15,11 @@ from crysgnn_jax.errors import UserError
 from crysgnn_jax.models.network import Network
 from crysgnn_jax.models.registry import RESERVED, find_network
 from crysgnn_jax.reporting.tables import text_table
+from crysgnn_jax.training import shipped
 from crysgnn_jax.training.lesson import Student
 from crysgnn_jax.training.predictor import TrainedModel, start_of
 from crysgnn_jax.training.settings import PropertySettings, TrainingSettings
-from crysgnn_jax.training.workdir import CONFIG, read_json, write_json
+from crysgnn_jax.training.workdir import CONFIG, read_json, read_made_with, write_json
 
 
 def student_of(
@@ -45,12 +46,7 @@ def student_of(
     if start is not None:
         if autoencoder is not None:
             raise UserError("`start` and `autoencoder` are both to start from; leave one out")
-        model = TrainedModel.load(start, "start", network)
-        if model.name != name or model.property is not None:
-            raise UserError(
-                f"`start` {start} holds {model.name}; name a run of pretrain --network {name}"
-            )
-        return dataclasses.replace(student, start=start_of(model))
+        return dataclasses.replace(student, start=start_of(_start(start, name, network)))
     if autoencoder is None:
         if network.starts_from is None:
             return student
@@ -64,6 +60,17 @@ def student_of(
     elif network.starts_from is None:
         raise UserError(f"`autoencoder`: {name} starts from random weights; leave it out")
     return student.starting_from(TrainedModel.load(autoencoder or AUTOENCODER, "autoencoder"))
+
+
+def _start(workdir: Path, name: str, network: Network) -> TrainedModel:
+    path = shipped.found(workdir)
+    found = read_made_with(path).get("network") if (path / CONFIG).exists() else name
+    if found == name:
+        model = TrainedModel.load(workdir, "start", network)
+        if model.property is None:
+            return model
+        found = f"{name}, which predicts {model.property}"
+    raise UserError(f"`start` {workdir} holds {found}; name a run of pretrain --network {name}")
 
 
 def parse_settings(pairs: Sequence[str], network: Network) -> dict[str, Any]:

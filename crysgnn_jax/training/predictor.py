@@ -127,6 +127,7 @@ class TrainedModel:
             command = {
                 "teacher": f"pretrain --workdir {workdir}",
                 "autoencoder": f"pretrain --network crysae --workdir {workdir}",
+                "start": f"pretrain --network STUDENT --workdir {workdir}",
             }
             hint = "make one with crysgnn " + command.get(parameter, "distill, or convert")
             raise UserError(f"`{parameter}` {workdir}: no trained {parameter} there; {hint}")

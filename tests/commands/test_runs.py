@@ -206,6 +206,8 @@ def test_killed_run_ends_with_the_same_parameters(here, command):
             *_data(here),
             "--teacher",
             str(here / "teacher"),
+            "--untagged-epochs",
+            "0",
             "--weight",
             "0.5",
             "--epochs",
