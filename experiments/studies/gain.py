@@ -35,7 +35,7 @@ class Cell(NamedTuple):
 
 CELLS = [
     *(Cell("mp", name, n, 3) for name in ("formation_energy_per_atom", "band_gap") for n in
-      (1000, 4000, "all")),
+      (300, 1000, 4000, "all")),
     *(Cell("mp", f"log10_{name}_modulus", 1000, 3) for name in ("bulk", "shear")),
     *(Cell("jarvis_1k", name, "", 5) for name in JARVIS),
 ]  # fmt: skip

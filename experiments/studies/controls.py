@@ -1,0 +1,129 @@
+"""What the gain of distillation is to be measured against: the same student, by other ways.
+
+python -m experiments.studies.controls ../data --output runs/studies/controls
+
+| control | the student before it sees a label |
+|---|---|
+| vanilla | random weights |
+| distilled | has followed the teacher, 3 passes |
+| direct | has learned the teacher's own objectives, without a teacher, 3 passes |
+| both | has followed the teacher, from disturbed crystals, and learned its objectives, 3 passes |
+| untrained | has followed a teacher that was never trained, 3 passes |
+| tuned | is the teacher itself, of 5 convolutions, under a property head |
+
+All but ``tuned`` are CGCNN of 3 convolutions. Chosen and shown on validation crystals, beside the
+test error. ``../data`` is as of `experiments.studies.gain`.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from crysgnn_jax.commands import cli, distill, finetune, pretrain
+from crysgnn_jax.training.shipped import TEACHER
+from experiments.studies.runs import Job, about, epochs_for
+
+CONTROLS = ("vanilla", "distilled", "direct", "both", "untrained", "tuned")
+CELLS = [
+    (name, n) for name in ("formation_energy_per_atom", "band_gap") for n in (300, 1000)
+]  # fmt: skip
+
+
+def starts(data: Path, output: Path) -> dict[str, Job]:
+    """Control → the run without labels that it begins with."""
+    untagged = ["--data", data / "studies" / "untagged.npz", "--exclude",
+                data / "studies" / "held_out.npz", "--exclude", data / "jarvis_1k.npz",
+                "--exclude", "bundled", "--epochs", 3, "--network", "cgcnn"]  # fmt: skip
+    blank = Job(
+        output / "starts" / "blank_teacher", pretrain,
+        ["--epochs", 1, "--limit", 200, "--learning-rate", 1e-12],
+    )  # fmt: skip
+    flags = {
+        "distilled": ["--follow", TEACHER],
+        "direct": [],
+        "both": ["--follow", TEACHER, "--recipe", "chemistry"],
+        "untrained": ["--follow", blank.path],
+    }
+    found = {name: Job(output / "starts" / name, pretrain, [*untagged, *more]) for name, more in
+             flags.items()}  # fmt: skip
+    return {"blank teacher": blank, **found}
+
+
+def run_of(data: Path, output: Path, control: str, property: str, n: int, seed: int) -> Job:
+    """The property stage of a control."""
+    epochs = epochs_for(n)
+    split = data / "studies" / "splits" / f"{n}_{seed}.json"
+    flags = ["--data", data / "studies" / "mp.npz", "--property", property, "--split", split,
+             "--seed", seed, "--epochs", epochs, "--patience", epochs]  # fmt: skip
+    path = output / "cells" / f"{property}-{n}-{seed}-{control}"
+    if control in ("tuned", "direct"):
+        source = TEACHER if control == "tuned" else output / "starts" / "direct"
+        return Job(path, finetune, ["--teacher", source, *flags])
+    flags = ["--student", "cgcnn", *flags]
+    if control == "vanilla":
+        return Job(path, distill, [*flags, "--vanilla"])
+    teacher = output / "starts" / "blank_teacher" if control == "untrained" else TEACHER
+    start = ["--teacher", teacher, "--start", output / "starts" / control, "--weight", 0.1]
+    return Job(path, distill, [*flags, *start])
+
+
+def summary(controls: Sequence[str], jobs: dict[tuple, Job]) -> list[dict]:
+    """A row a control and cell, with the seeds that are there."""
+    rows = []
+    for property, n in CELLS:
+        for control in controls:
+            found = {
+                key[3]: json.loads((job.path / "result.json").read_text())
+                for key, job in jobs.items()
+                if key[:3] == (control, property, n) and (job.path / "result.json").exists()
+            }
+            if found:
+                rows.append(
+                    {
+                        "control": control,
+                        "property": property,
+                        "n_train": n,
+                        "seeds": list(found),
+                        "validation": [x["validation_mae"] for x in found.values()],
+                        "test": [x["test_mae"] for x in found.values()],
+                        "seconds": [x["seconds"] for x in found.values()],
+                    }
+                )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--controls", nargs="+", default=CONTROLS, choices=CONTROLS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--output", type=Path, default=Path("runs/studies/controls"))
+    parser.add_argument("--record", type=Path, default=Path("results/controls.json"))
+    parser.add_argument("--collect", action="store_true", help="train nothing")
+    args = parser.parse_args()
+    jobs = {
+        (control, property, n, seed): run_of(
+            args.data, args.output, control, property, n, seed
+        )
+        for seed in args.seeds
+        for property, n in CELLS
+        for control in args.controls
+    }  # fmt: skip
+    if not args.collect:
+        for name, job in starts(args.data, args.output).items():
+            needed = name in args.controls or (name == "blank teacher" and "untrained" in
+                                               args.controls)  # fmt: skip
+            if needed:
+                print(name, job.result()["validation_loss"], flush=True)
+        for job in jobs.values():
+            print(job.path.name, job.result()["validation_mae"], flush=True)
+    rows = summary(args.controls, jobs)
+    args.record.write_text(json.dumps({**about(), "rows": rows}, indent=1) + "\n")
+    for row in rows:
+        print(row["property"], row["n_train"], row["control"], row["validation"], row["test"])
+
+
+if __name__ == "__main__":
+    cli.set_up_process()
+    main()

@@ -1,0 +1,87 @@
+"""The networks that come with the package."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import crysgnn_jax as cg
+from crysgnn_jax.commands import cli, distill
+from crysgnn_jax.crystals.readers import crystal_list
+from crysgnn_jax.crystals.table import write_table
+from crysgnn_jax.training import shipped
+from crysgnn_jax.training.run import name_of_leaf
+from crysgnn_jax.training.workdir import read_made_with
+from toys import collection, rocksalt
+
+FOLDERS = shipped.folders()
+
+
+def test_teacher_and_starts_are_there_and_small():
+    names = {folder.name for folder in FOLDERS}
+    assert names >= {shipped.TEACHER, f"{shipped.TEACHER}-cgcnn"}
+    sizes = [file.stat().st_size for folder in FOLDERS for file in folder.iterdir()]
+    assert sum(sizes) < 2e6
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_each_is_found_by_name_and_tells_no_path(folder):
+    model = cg.load(folder.name)
+    assert model.property is None and model.path == folder
+    made_with = read_made_with(folder)
+    assert all("/" not in name for name in made_with["data"])
+    if folder.name != shipped.TEACHER:
+        assert made_with["teacher"] == cg.load(shipped.TEACHER).fingerprint
+        # All but the head has been trained.
+        assert all("convolution" not in name for name in model.result["untouched"])
+
+
+def test_the_teacher_knows_what_is_natural(tmp_path):
+    """Rock salt at its own distances and stretched by a tenth are far apart, beside a shift of a
+    thousandth; and embeddings are those of the weights, whatever order the atoms are in."""
+    teacher = cg.load(shipped.TEACHER)
+    crystals = [rocksalt(a=a, id=str(a)) for a in (5.64, 5.646, 6.2)]
+    found = teacher.embed(crystal_list(crystals), cache=tmp_path)
+    assert found.crystals.shape == (3, 64) and np.isfinite(found.atoms).all()
+    near, far = (np.linalg.norm(found.crystals[k] - found.crystals[0]) for k in (1, 2))
+    assert far > 10 * near
+
+
+def test_a_folder_of_the_same_name_is_taken_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / shipped.TEACHER).mkdir()
+    with pytest.raises(cg.UserError, match="no trained model there"):
+        cg.load(shipped.TEACHER)
+
+
+def test_weights_are_written_and_read_as_they_are(tmp_path):
+    tree = {"params": {"a": {"kernel": np.arange(6.0, dtype=np.float32).reshape(2, 3)}},
+            "batch_stats": {"n": {"mean": np.float32([1.5])}}}  # fmt: skip
+    shipped.write_weights(tmp_path / "w.npz", tree)
+    found = shipped.read_weights(tmp_path / "w.npz")
+    assert jax.tree.structure(found) == jax.tree.structure(tree)
+    jax.tree.map(np.testing.assert_array_equal, found, tree)
+    (tmp_path / "w.npz").write_bytes(b"PK")
+    with pytest.raises(cg.UserError, match=r"w.npz is damaged .*; install the package again"):
+        shipped.read_weights(tmp_path / "w.npz")
+
+
+def test_distillation_without_a_flag_takes_both(tmp_path):
+    """No teacher, no crystals without labels, no untagged stage: what comes with the package."""
+    write_table(tmp_path / "toys.npz", collection(24))
+    cli.call(
+        distill,
+        ["--student", "cgcnn", "--data", str(tmp_path / "toys.npz"), "--workdir",
+         str(tmp_path / "run"), "--epochs", "1", "--learning-rate", "1e-30", "--devices", "1",
+         "--cache", str(tmp_path / "cache"), "--workers", "1"],
+    )  # fmt: skip
+    result = json.loads((tmp_path / "run/distilled/result.json").read_text())
+    assert result["start"]["from"] == f"{shipped.TEACHER}-cgcnn" and result["weight"] == 0.1
+    assert not (tmp_path / "cache" / "starts").exists()
+    start = cg.load(f"{shipped.TEACHER}-cgcnn").variables["params"]
+    model = cg.load(tmp_path / "run/distilled").variables["params"]
+    for path, leaf in jax.tree_util.tree_leaves_with_path(start):
+        if "convolution" in name_of_leaf(path):
+            same = dict(jax.tree_util.tree_leaves_with_path(model))[path]
+            np.testing.assert_array_equal(leaf, same)
