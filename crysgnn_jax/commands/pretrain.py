@@ -63,7 +63,7 @@ def parser() -> flags.Parser:
         type=Path,
         metavar="NAME|DIR",
         help="a teacher whose atom embeddings are told too, with weight 1, and nothing else where "
-        "no recipe and no objective is given: distillation on untagged crystals",
+        "no recipe and no objective is given: distillation on untagged crystals (default: none)",
     )
     out.add_argument(
         "--data",
@@ -77,7 +77,7 @@ def parser() -> flags.Parser:
         default=[],
         metavar="NAME|PATH",
         help="crystals that students will be tested on: what has the reduced formula of any of "
-        "them is left out of --data; may be repeated",
+        "them is left out of --data; may be repeated (default: none)",
     )
     flags.add_run_flags(out, "runs/teacher; for others runs/NETWORK")
     names = ("epochs", "batch_size", "learning_rate", "seed")

@@ -127,11 +127,13 @@ def read_made_with(workdir: Path) -> dict[str, Any]:
         return found
     found.setdefault("network", "crysgnn")
     model, settings = dict(found.get("model", {})), dict(found.get("settings", {}))
+    # The first version named no pull.
+    first = "property" in settings and "pull" not in settings
     if found["network"] == "cgcnn":  # which was three networks in one, by its settings
         frozen = model.pop("freeze_encoder", False)
         if model.pop("classification", False):
             found["network"] = "cgcnn-classifier"
-        elif found.get("command") == "finetune" or found.get("start"):
+        elif first and (found.get("command") == "finetune" or found.get("start")):
             found["network"] = settings["student"] = "fine-tuned"
             model["freeze_encoder"] = frozen
     elif found["network"] == "crysxpp":

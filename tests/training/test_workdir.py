@@ -49,13 +49,16 @@ OLD_CGCNN = {**CGCNN, "freeze_encoder": False, "classification": False}
 OLD_SETTINGS = {"student": "cgcnn", "property": "band_gap", "weight": 0.5}
 
 
+NOW = {**OLD_SETTINGS, "pull": "released", "taught_by": 0}
+
+
 @pytest.mark.parametrize(
     "old, network, model, settings",
     [
         (
             {"command": "distill", "network": "cgcnn", "model": OLD_CGCNN, "settings": OLD_SETTINGS,
              "start": None},
-            "cgcnn", CGCNN, {**OLD_SETTINGS, "pull": "released"},
+            "cgcnn", CGCNN, NOW,
         ),
         (
             {"command": "convert", "network": "cgcnn",
@@ -66,23 +69,23 @@ OLD_SETTINGS = {"student": "cgcnn", "property": "band_gap", "weight": 0.5}
             {"command": "finetune", "network": "cgcnn", "start": "abc",
              "model": {**OLD_CGCNN, "freeze_encoder": True}, "settings": OLD_SETTINGS},
             "fine-tuned", {**CGCNN, "freeze_encoder": True},
-            {**OLD_SETTINGS, "student": "fine-tuned", "pull": "released"},
+            {**NOW, "student": "fine-tuned"},
         ),
         (
             {"command": "compare", "network": "cgcnn", "start": "abc", "model": OLD_CGCNN,
              "settings": OLD_SETTINGS},
             "fine-tuned", {**CGCNN, "freeze_encoder": False},
-            {**OLD_SETTINGS, "student": "fine-tuned", "pull": "released"},
+            {**NOW, "student": "fine-tuned"},
         ),
         (
             {"command": "distill", "network": "alignn", "model": {"width": 256, "n_triplet": 0},
              "settings": OLD_SETTINGS},
-            "alignn", {"width": 256}, {**OLD_SETTINGS, "pull": "released"},
+            "alignn", {"width": 256}, NOW,
         ),
         (
             {"command": "distill", "network": "crysxpp", "model": {"width": 64},
              "settings": OLD_SETTINGS, "start": "abc"},
-            "crysxpp", {"width": 64, "embedding_bias": True}, {**OLD_SETTINGS, "pull": "released"},
+            "crysxpp", {"width": 64, "embedding_bias": True}, NOW,
         ),
         (
             {"command": "pretrain", "model": {"width": 64}, "settings": {"seed": 0}},
