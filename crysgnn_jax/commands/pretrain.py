@@ -106,7 +106,7 @@ def parser() -> flags.Parser:
             f"--{name.replace('_', '-')}-weight",
             type=flags.fraction,
             metavar="X",
-            help=f"the same as --objectives {name}=X",
+            help=f"the same as --objectives {name}=X (default: the recipe's)",
         )
     flags.add_data_flags(out)
     return out
