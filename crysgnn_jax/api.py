@@ -27,7 +27,12 @@ from crysgnn_jax.training.devices import Devices
 from crysgnn_jax.training.logs import Progress
 from crysgnn_jax.training.predictor import TrainedModel
 from crysgnn_jax.training.pretraining_task import PretrainingTask, hold_out, rows_without
-from crysgnn_jax.training.settings import PropertySettings, TrainingSettings, UntaggedSettings
+from crysgnn_jax.training.settings import (
+    TEACHER,
+    PropertySettings,
+    TrainingSettings,
+    UntaggedSettings,
+)
 
 __all__ = ["build_store", "load", "make_split", "pretrain", "train"]
 
@@ -66,11 +71,12 @@ def build_store(
     )
 
 
-def load(workdir: Path | str, *, network: Network | None = None) -> TrainedModel:
+def load(workdir: Path | str = TEACHER, *, network: Network | None = None) -> TrainedModel:
     """The network of a finished run, or of converted weights.
 
     Args:
-      workdir: of the run.
+      workdir: of the run; or the name of a network that comes with the package, of which the
+        teacher ``crysgnn-mp`` is what is loaded where nothing is given.
       network: what was trained there; found by its name where not given.
 
     Raises:

@@ -1,18 +1,22 @@
 """Atom and crystal embeddings of a trained model, teacher or student.
 
-crysgnn embed --model runs/teacher my_cifs/ --output embeddings.npz
+crysgnn embed my_cifs/
+crysgnn embed --model runs/mine my_cifs/ --output embeddings.npz
 """
 
 import argparse
 from pathlib import Path
 
 from crysgnn_jax.commands import cli, flags
+from crysgnn_jax.training.settings import TEACHER
 
 
 def parser() -> flags.Parser:
     """The command's flags."""
     out = flags.Parser("embed", __doc__)
-    flags.add_model_flags(out, "any run of a network, or converted weights")
+    flags.add_model_flags(
+        out, "any run of a network, converted weights, or a name of the package's", TEACHER
+    )
     out.add_argument(
         "--output",
         type=Path,

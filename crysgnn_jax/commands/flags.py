@@ -11,10 +11,12 @@ from typing import Any, NoReturn
 
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.settings import settings_of
-from crysgnn_jax.training.settings import PropertySettings, TrainingSettings, UntaggedSettings
-
-TEACHER = "crysgnn-mp"
-"""The teacher that comes with the package."""
+from crysgnn_jax.training.settings import (
+    TEACHER,
+    PropertySettings,
+    TrainingSettings,
+    UntaggedSettings,
+)
 
 AUTOENCODER = Path("runs/crysae")
 """Where `pretrain --network crysae` writes."""
@@ -330,9 +332,22 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model_flags(parser: argparse.ArgumentParser, what: str) -> None:
-    """A trained model, and the crystals to use it on."""
-    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help=what)
+def add_model_flags(parser: argparse.ArgumentParser, what: str, default: str | None = None) -> None:
+    """A trained model, and the crystals to use it on.
+
+    Args:
+      parser: of the command.
+      what: the help of ``--model``.
+      default: the model's; None where it must be given.
+    """
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=default is None,
+        default=default and Path(default),
+        metavar="NAME|DIR",
+        help=what + (f" (default {default})" if default else ""),
+    )
     parser.add_argument(
         "sources",
         nargs="+",

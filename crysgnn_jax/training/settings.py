@@ -6,6 +6,9 @@ from typing import Any
 from crysgnn_jax.models.recipe import LOSSES, Recipe
 from crysgnn_jax.settings import setting
 
+TEACHER = "crysgnn-mp"
+"""Name of the teacher that comes with the package."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings:

@@ -10,9 +10,6 @@ from crysgnn_jax.errors import UserError
 from crysgnn_jax.training.checkpoints import restore_best
 from crysgnn_jax.training.workdir import CHECKPOINTS, CONFIG, RESULT, read_json, write_json
 
-TEACHER = "crysgnn-mp"
-"""Name of the teacher."""
-
 FOLDER = Path(__file__).resolve().parents[1] / "shipped"
 WEIGHTS = "weights.npz"
 

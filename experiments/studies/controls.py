@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from crysgnn_jax.commands import cli, distill, finetune, pretrain
-from crysgnn_jax.training.shipped import TEACHER
+from crysgnn_jax.training.settings import TEACHER
 from experiments.studies.runs import Job, about, epochs_for
 
 CONTROLS = ("vanilla", "distilled", "direct", "both", "untrained", "tuned")

@@ -12,6 +12,7 @@ from crysgnn_jax.crystals.readers import crystal_list
 from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.training import shipped
 from crysgnn_jax.training.run import name_of_leaf
+from crysgnn_jax.training.settings import TEACHER
 from crysgnn_jax.training.workdir import read_made_with
 from toys import collection, rocksalt
 
@@ -20,7 +21,7 @@ FOLDERS = shipped.folders()
 
 def test_teacher_and_starts_are_there_and_small():
     names = {folder.name for folder in FOLDERS}
-    assert names >= {shipped.TEACHER, f"{shipped.TEACHER}-cgcnn"}
+    assert names >= {TEACHER, f"{TEACHER}-cgcnn"}
     sizes = [file.stat().st_size for folder in FOLDERS for file in folder.iterdir()]
     assert sum(sizes) < 2e6
 
@@ -31,8 +32,8 @@ def test_each_is_found_by_name_and_tells_no_path(folder):
     assert model.property is None and model.path == folder
     made_with = read_made_with(folder)
     assert all("/" not in name for name in made_with["data"])
-    if folder.name != shipped.TEACHER:
-        assert made_with["teacher"] == cg.load(shipped.TEACHER).fingerprint
+    if folder.name != TEACHER:
+        assert made_with["teacher"] == cg.load(TEACHER).fingerprint
         # All but the head has been trained.
         assert all("convolution" not in name for name in model.result["untouched"])
 
@@ -40,7 +41,7 @@ def test_each_is_found_by_name_and_tells_no_path(folder):
 def test_the_teacher_knows_what_is_natural(tmp_path):
     """Rock salt at its own distances and stretched by a tenth are far apart, beside a shift of a
     thousandth; and embeddings are those of the weights, whatever order the atoms are in."""
-    teacher = cg.load(shipped.TEACHER)
+    teacher = cg.load(TEACHER)
     crystals = [rocksalt(a=a, id=str(a)) for a in (5.64, 5.646, 6.2)]
     found = teacher.embed(crystal_list(crystals), cache=tmp_path)
     assert found.crystals.shape == (3, 64) and np.isfinite(found.atoms).all()
@@ -50,9 +51,9 @@ def test_the_teacher_knows_what_is_natural(tmp_path):
 
 def test_a_folder_of_the_same_name_is_taken_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / shipped.TEACHER).mkdir()
+    (tmp_path / TEACHER).mkdir()
     with pytest.raises(cg.UserError, match="no trained model there"):
-        cg.load(shipped.TEACHER)
+        cg.load(TEACHER)
 
 
 def test_weights_are_written_and_read_as_they_are(tmp_path):
@@ -77,9 +78,9 @@ def test_distillation_without_a_flag_takes_both(tmp_path):
          "--cache", str(tmp_path / "cache"), "--workers", "1"],
     )  # fmt: skip
     result = json.loads((tmp_path / "run/distilled/result.json").read_text())
-    assert result["start"]["from"] == f"{shipped.TEACHER}-cgcnn" and result["weight"] == 0.1
+    assert result["start"]["from"] == f"{TEACHER}-cgcnn" and result["weight"] == 0.1
     assert not (tmp_path / "cache" / "starts").exists()
-    start = cg.load(f"{shipped.TEACHER}-cgcnn").variables["params"]
+    start = cg.load(f"{TEACHER}-cgcnn").variables["params"]
     model = cg.load(tmp_path / "run/distilled").variables["params"]
     for path, leaf in jax.tree_util.tree_leaves_with_path(start):
         if "convolution" in name_of_leaf(path):
