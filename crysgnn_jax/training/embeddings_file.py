@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class EmbeddingsFile:
                 f"`teacher` {path} has no array {error.args[0].split()[0]}; it needs ids, n_atoms "
                 "and embeddings"
             ) from None
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"`teacher` {path} is damaged ({error}); write it again") from None
         ids, n_atoms, embeddings = found["ids"], found["n_atoms"], found["embeddings"]
         if embeddings.ndim != 2 or len(ids) != len(n_atoms) or n_atoms.sum() != len(embeddings):

@@ -1,5 +1,6 @@
 """The trained networks that come with the package, each a folder of a few files."""
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def read_weights(path: Path) -> dict[str, Any]:
                 for part in parts:
                     tree = tree.setdefault(part, {})
                 tree[last] = arrays[name]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged ({error}); install the package again") from None
     return out
 

@@ -63,9 +63,11 @@ def test_weights_are_written_and_read_as_they_are(tmp_path):
     found = shipped.read_weights(tmp_path / "w.npz")
     assert jax.tree.structure(found) == jax.tree.structure(tree)
     jax.tree.map(np.testing.assert_array_equal, found, tree)
-    (tmp_path / "w.npz").write_bytes(b"PK")
-    with pytest.raises(cg.UserError, match=r"w.npz is damaged .*; install the package again"):
-        shipped.read_weights(tmp_path / "w.npz")
+    whole = (tmp_path / "w.npz").read_bytes()
+    for damaged in (b"PK", whole[:-100]):
+        (tmp_path / "w.npz").write_bytes(damaged)
+        with pytest.raises(cg.UserError, match=r"w.npz is damaged .*; install the package again"):
+            shipped.read_weights(tmp_path / "w.npz")
 
 
 def test_distillation_without_a_flag_takes_both(tmp_path):
