@@ -268,6 +268,7 @@ def train(
         split,
         training,
         learning,
+        pull=pull,
         devices=chosen,
         cache=cache,
         progress=functools.partial(Progress, quiet=quiet),

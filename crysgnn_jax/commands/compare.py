@@ -264,6 +264,7 @@ def _train(
         args.split,
         training,
         learning,
+        pull=pull,
         devices=devices,
         cache=args.cache,
         progress=functools.partial(Progress, quiet=True),

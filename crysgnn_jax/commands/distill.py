@@ -130,6 +130,7 @@ def execute(args: argparse.Namespace) -> None:
             args.split,
             training,
             learning,
+            pull=pull,
             devices=devices,
             cache=args.cache,
             progress=Progress,

@@ -150,7 +150,6 @@ class Lesson:
       unlabelled: rows of the store that came without labels; None for none.
       untagged: how the student is to follow the teacher before it sees a label; None where it does
         not, or has done so.
-      theirs: the crystals, as graphs of the teacher's kind; None where it is not to be tuned.
       taught: what members say of crystals without a label, see `taught_by`.
     """
 
@@ -162,7 +161,6 @@ class Lesson:
     embeddings: np.ndarray | None = None
     unlabelled: np.ndarray | None = None
     untagged: UntaggedSettings | None = None
-    theirs: GraphStore | None = None
     taught: Taught | None = None
 
     def split(self, rule: str, seed: int) -> Split:
@@ -242,47 +240,41 @@ class Lesson:
         training: TrainingSettings,
         learning: PropertySettings,
         *,
+        pull: Pull,
         devices: Devices,
         cache: Path | str | None,
         progress: Callable[[int, str], Progress],
         about: Mapping[str, Any],
     ) -> "Lesson":
         """The same lesson, with what ``n`` members say of the property of all crystals that have no
-        label here: copies of the teacher's encoder, tuned on the labels.
+        label here: students like this one, distilled as it would be without them.
 
         Args:
           n: 0 for the lesson as it is.
-          split: of the store, and ``rule``, ``training``, ``learning``, ``devices`` and ``about``
-            as of `run`.
+          split: of the store, and ``rule``, ``training``, ``learning``, ``pull``, ``devices`` and
+            ``about`` as of `run`.
           cache: where the members are kept, as of `untagged.kept`.
           progress: (epochs, title) → what the user sees.
         """
-        teacher, theirs = self.teacher, self.theirs
-        if not n or not isinstance(teacher, TrainedModel) or theirs is None:
+        if not n or self.teacher is None:
             return self
-        place = np.arange(len(self.store))
-        if theirs is not self.store:
-            place = rows_by_id(theirs, self.store)
-        lesson = Lesson(
-            Student.fine_tuned(teacher, freeze=False), self.property, theirs, place[self.labelled]
-        )
-        parts = Split(*(place[rows] for _, rows in split.items()))
         rows = np.setdiff1d(self.not_tested(split), np.concatenate([split.train, split.validation]))
         members = []
         for k in range(n):
-            run, task = lesson.run(
-                parts,
+            run, task = self.run(
+                split,
                 rule,
                 dataclasses.replace(training, seed=n * training.seed + k),
-                PropertySettings(loss=learning.loss, raw_targets=learning.raw_targets),
+                dataclasses.replace(learning, taught_by=0, unlabelled_per_batch=0),
+                pull=pull,
                 devices=devices,
                 workdir=Path(),
                 progress=progress(training.epochs, f"member {k + 1} of {n}"),
                 about=about,
             )
             members.append(kept(run, task, "members", None if cache is None else Path(cache)))
-        said = np.stack([member.predict_store(theirs, devices).values for member in members])
-        found = what_members_say(said[:, place[rows]], rows, [m.fingerprint for m in members])
+        said = np.stack([member.predict_store(self.store, devices).values for member in members])
+        found = what_members_say(said[:, rows], rows, [member.fingerprint for member in members])
         return dataclasses.replace(self, taught=found)
 
     def run(
@@ -377,15 +369,13 @@ def prepare(
         that comes with the package, or else follows on the bundled ones.
       pull: name of the teacher's pull.
       untagged: how to follow the teacher before any label; None for not at all.
-      taught: whether copies of the teacher are to be tuned and tell of the unlabelled crystals.
+      taught: whether members are to tell of the unlabelled crystals, which then are needed.
 
     Raises:
       UserError: no crystal has the property; the user chose other graphs than the teacher's, where
         they should be the same; or no unlabelled crystal is left.
     """
     model = teacher if isinstance(teacher, TrainedModel) else None
-    if taught and distilled and model is None:
-        raise UserError("`taught_by`: embeddings cannot be tuned; take a teacher that is a network")
     featuriser = student_graphs(student.network, model, graphs or {})
     others: list[Source] = []
     stage = untagged.filled(pull) if untagged and distilled and teacher is not None else None
@@ -417,8 +407,7 @@ def prepare(
                 "labels (by id and formula); give others"
             )
         more = None
-    theirs = as_seen_by(model, source, store, build_graphs) if taught and model else None
-    return Lesson(student, property, store, labelled, teacher, embeddings, more, stage, theirs)
+    return Lesson(student, property, store, labelled, teacher, embeddings, more, stage)
 
 
 def shipped_start(
@@ -508,39 +497,23 @@ def embeddings_of(
     """
     if isinstance(teacher, EmbeddingsFile):
         return teacher.of(_own_ids(store), store.n_nodes)
-    theirs = as_seen_by(teacher, source, store, build_graphs)
+    theirs = store
+    if store.settings != teacher.featuriser:
+        theirs = build_graphs(source, teacher.featuriser)
     embeddings = teacher.embeddings(theirs, devices)
     if theirs is store or np.array_equal(theirs.ids, store.ids):
         return embeddings
     # A crystal that one kind of graph cannot hold shifts the others.
-    offsets = theirs.node_offsets
-    rows = rows_by_id(theirs, store)
-    return np.concatenate([embeddings[offsets[row] : offsets[row + 1]] for row in rows])
-
-
-def as_seen_by(
-    teacher: TrainedModel, source: Source, store: GraphStore, build_graphs: BuildGraphs
-) -> GraphStore:
-    """The crystals of a student's store, as graphs of the teacher's kind."""
-    if store.settings == teacher.featuriser:
-        return store
-    return build_graphs(source, teacher.featuriser)
-
-
-def rows_by_id(theirs: GraphStore, ours: GraphStore) -> np.ndarray:
-    """For each row of ``ours``, the row of ``theirs`` that is the same crystal.
-
-    Raises:
-      UserError: there is none.
-    """
     place = {id: row for row, id in enumerate(theirs.ids.tolist())}
-    missing = [id for id in ours.ids.tolist() if id not in place]
+    missing = [id for id in store.ids.tolist() if id not in place]
     if missing:
         raise UserError(
             f"the teacher cannot use {missing[0]}, of which the student's graph can be made; "
             "leave it out of the data"
         )
-    return np.array([place[id] for id in ours.ids.tolist()])
+    rows = [place[id] for id in store.ids.tolist()]
+    offsets = theirs.node_offsets
+    return np.concatenate([embeddings[offsets[row] : offsets[row + 1]] for row in rows])
 
 
 def unlabelled_rows(store: GraphStore) -> np.ndarray:

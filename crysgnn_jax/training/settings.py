@@ -91,8 +91,8 @@ class PropertySettings:
     )
     taught_by: int = setting(
         0,
-        "tune N copies of the teacher's encoder on the labels, and let the student learn from what "
-        "they say of crystals without labels too; 0 for none",
+        "distil N students first, and let one more learn from what they say of crystals without "
+        "labels too; 0 for none",
         kind="natural int",
     )
     unlabelled_per_batch: int = setting(

@@ -1,8 +1,8 @@
-"""The teacher's view of the property: members tuned on the labels tell it of other crystals.
+"""Members: students that have learned a property tell it of crystals without a label.
 
-A teacher that has been trained without labels knows nothing of a property. Copies of its encoder,
-tuned on the labels, do: their mean, where they agree, is a target for crystals without a label. The
-student learns the labels and these targets together, and is as cheap to use as ever.
+A teacher that has been trained without labels knows nothing of a property. Students distilled from
+it do: their mean, where they agree, is a target for crystals without a label. One more student
+learns the labels and these targets together, and is as cheap to use as ever.
 """
 
 from collections.abc import Sequence

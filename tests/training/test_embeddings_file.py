@@ -74,6 +74,3 @@ def test_no_file_damaged_file_missing_array(here):
     np.savez(here / "less.npz", ids=np.array(["c0"]), n_atoms=np.array([1]))
     with pytest.raises(UserError, match="has no array embeddings; it needs"):
         run(distill, here, *SHORT, "--teacher", here / "less.npz", "--workdir", here / "bad")
-    flags = ("--teacher", here / "made.npz", "--taught-by", "2", "--workdir", here / "bad")
-    with pytest.raises(UserError, match="taught-by: embeddings cannot be tuned"):
-        run(distill, here, *SHORT, *flags)
