@@ -25,14 +25,15 @@ from crysgnn_jax.training.logs import Progress
 from crysgnn_jax.training.predictor import TrainedModel, about_start, start_of, take_over
 from crysgnn_jax.training.property_task import PropertyTask, Start
 from crysgnn_jax.training.run import Run
-from crysgnn_jax.training.settings import PropertySettings, TrainingSettings, UntaggedSettings
+from crysgnn_jax.training.settings import (
+    START_RATE,
+    PropertySettings,
+    TrainingSettings,
+    UntaggedSettings,
+)
 from crysgnn_jax.training.taught import Taught, what_members_say
 from crysgnn_jax.training.untagged import Following, kept, untagged_stage
 from crysgnn_jax.training.workdir import read_made_with
-
-START_RATE = 0.4
-"""Learning rate of a student that starts from what it has learned without labels, as a share of
-that of one that starts from random weights."""
 
 Teacher = TrainedModel | EmbeddingsFile
 """What can be distilled from."""
@@ -364,9 +365,10 @@ def prepare(
         file of embeddings.
       distilled: whether to learn from the teacher; a twin that does not has the same graphs.
       graphs: fields of `FeaturiserSettings` that the user chose.
-      unlabelled: crystals without labels, to follow the teacher on. Those that are among the
-        labelled too, by id and formula, are left out. Where none are given, the student has a start
-        that comes with the package, or else follows on the bundled ones.
+      unlabelled: crystals without labels, to follow the teacher on, from the student's start that
+        comes with the package if there is one. Those that are among the labelled too, by id and
+        formula, are left out. Where none are given, that start is enough, and without one the
+        student follows on the bundled crystals.
       pull: name of the teacher's pull.
       untagged: how to follow the teacher before any label; None for not at all.
       taught: whether members are to tell of the unlabelled crystals, which then are needed.
@@ -381,13 +383,15 @@ def prepare(
     stage = untagged.filled(pull) if untagged and distilled and teacher is not None else None
     if stage and not unlabelled and stage.untagged_epochs is None and student.has_learned:
         stage = None
-    if stage and model and stage.untagged_epochs != 0 and not unlabelled:
+    if stage and model and stage.untagged_epochs != 0:
         found = shipped_start(model, student, pull, featuriser)
-        if found is not None and stage.untagged_epochs is None:
-            student, stage = dataclasses.replace(student, start=start_of(found)), None
-        else:
+        if found is not None:
+            student = dataclasses.replace(student, start=start_of(found))
+        if found is not None and stage.untagged_epochs is None and not unlabelled:
+            stage = None
+        elif not unlabelled:
             others = [read("bundled")]
-    if taught and not unlabelled:
+    if taught and model and not unlabelled:
         others = [read("bundled")]
     unlabelled = unlabelled or others
     if unlabelled and distilled and teacher is not None:

@@ -9,6 +9,10 @@ from crysgnn_jax.settings import setting
 TEACHER = "crysgnn-mp"
 """Name of the teacher that comes with the package."""
 
+START_RATE = 0.4
+"""Learning rate of a student that starts from what it has learned without labels, as a share of
+that of one that starts from random weights."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings:

@@ -27,7 +27,7 @@ from crysgnn_jax.training.logs import Progress
 from crysgnn_jax.training.predictor import TrainedModel
 from crysgnn_jax.training.pretraining_task import PretrainingTask, hold_out
 from crysgnn_jax.training.run import Run, Task, train
-from crysgnn_jax.training.settings import TrainingSettings
+from crysgnn_jax.training.settings import START_RATE, TrainingSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,12 +88,16 @@ def untagged_stage(
     objectives = ((told, 1.0), *following.objectives)
     found = as_unlabelled(name, network, module, objectives)
     settings = TrainingSettings(epochs=following.epochs, seed=following.seed)
+    settings = settings.filled(found.network.recipe)
+    if start is not None:
+        rate = START_RATE * settings.learning_rate
+        settings = dataclasses.replace(settings, learning_rate=rate)
     task = PretrainingTask(objectives, teacher_embeddings=embeddings, teacher=teacher, start=start)
     run = Run(
         name=name,
         network=found.network,
         module=found.module,
-        settings=settings.filled(found.network.recipe),
+        settings=settings,
         store=store,
         split=hold_out(rows, 0),
         devices=devices,
