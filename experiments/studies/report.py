@@ -50,7 +50,7 @@ def table(cells: dict[str, Any]) -> str:
         low, high = cell["gain_interval"]
         lines.append(
             f"| {student} | {source} | {property} | {cell['n_train']} | {' | '.join(errors)} | "
-            f"{cell['gain']:.1f} | {low:.1f} … {high:.1f} |"
+            f"{cell['gain']:.1f} | {low:.1f} … {high:.1f} |".replace("-", "−")
         )
     return "\n".join(lines)
 
@@ -71,7 +71,8 @@ def draw(cells: dict[str, Any], path: Path) -> None:
     labels = []
     for name in names:
         student, source, property = parts(name)
-        labels.append(f"{student}: {property.split(', ')[0]}, {cells[name]['n_train']} {source}")
+        n = cells[name]["n_train"]
+        labels.append(f"{student}: {property.split(', ')[0]}, {n} labels of {source}")
     axes.set_yticks(range(len(names)), labels)
     axes.set_xlabel("gain of distillation, % of the vanilla test MAE (95 % interval)")
     figure.savefig(path, dpi=150)

@@ -107,12 +107,12 @@ def test_the_untagged_stage_is_made_once_for_all_properties(here):
         run(
             distill, here, "--student", "cgcnn", "--epochs", "1", "--teacher", here / "teacher",
             "--unlabelled", here / "more.npz", "--property", name, "--workdir",
-            here / f"two_{name}", "--untagged-epochs", "2", data="two.npz",
+            here / f"two_{name}", "--untagged-epochs", "2", "--weight", "0.1", data="two.npz",
         )  # fmt: skip
     made = set(starts.glob("*/result.json")) - before
     assert len(made) == 1
     stage = json.loads(made.pop().read_text())
-    told = [result(here / f"two_{name}/distilled")["start"] for name in ("energy", "other")]
+    told = [result(here / f"two_{name}")["start"] for name in ("energy", "other")]
     assert told[0] == told[1] and told[0]["seconds"] == stage["seconds"]
     # 24 and 16 crystals, less the 2 to be tested on.
     assert stage["n_train"] + stage["n_validation"] == 38 and stage["epochs"] == 2
@@ -161,12 +161,12 @@ def test_members_teach_the_student(here):
         "--student", "cgcnn", "--epochs", "2", "--batch-size", "12", "--teacher", here / "teacher",
         "--unlabelled", here / "more.npz", "--taught-by", "2",
     )  # fmt: skip
-    run(distill, here, *flags, "--workdir", here / "taught")
+    run(distill, here, *flags, "--weight", "0.1", "--workdir", here / "taught")
     members = list((here / "cache" / "members").glob("*/result.json"))
     assert len(members) == 2
-    found = result(here / "taught/distilled")
+    found = result(here / "taught")
     assert found["n_unlabelled"] == 16
-    made = json.loads((here / "taught/distilled/config.json").read_text())["made_with"]
+    made = json.loads((here / "taught/config.json").read_text())["made_with"]
     assert made["taught_by"] and made["settings"]["taught_by"] == 2
     # Not their own labels: the members and the split are the same where these are wrong.
     strange = [
@@ -176,7 +176,7 @@ def test_members_teach_the_student(here):
     write_table(here / "more.npz", strange)
     run(distill, here, *flags, "--weight", "0.1", "--workdir", here / "again")
     text = lambda path: (path / "predictions.csv").read_text()
-    assert text(here / "again") == text(here / "taught/distilled")
+    assert text(here / "again") == text(here / "taught")
 
 
 def test_formulas_to_be_tested_on_are_left_out(here):
