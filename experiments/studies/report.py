@@ -50,7 +50,7 @@ def table(cells: dict[str, Any]) -> str:
         low, high = cell["gain_interval"]
         lines.append(
             f"| {student} | {source} | {property} | {cell['n_train']} | {' | '.join(errors)} | "
-            f"{cell['gain']:.1f} | {low:.1f} … {high:.1f} |".replace("-", "−")
+            f"{cell['gain']:.1f} | {low:.1f} … {high:.1f} |".replace("| -", "| −")
         )
     return "\n".join(lines)
 
@@ -63,7 +63,7 @@ def draw(cells: dict[str, Any], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     names = list(cells)[::-1]
-    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.32 * len(names)), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 1.2 + 0.32 * len(names)), layout="constrained")
     gains = np.array([cells[name]["gain"] for name in names])
     ends = np.array([cells[name]["gain_interval"] for name in names]).T
     axes.axvline(0, color="black", linewidth=0.8)
@@ -74,7 +74,7 @@ def draw(cells: dict[str, Any], path: Path) -> None:
         n = cells[name]["n_train"]
         labels.append(f"{student}: {property.split(', ')[0]}, {n} labels of {source}")
     axes.set_yticks(range(len(names)), labels)
-    axes.set_xlabel("gain of distillation, % of the vanilla test MAE (95 % interval)")
+    axes.set_xlabel("gain, % of the vanilla MAE")
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
