@@ -1,7 +1,10 @@
 """What must be set before JAX starts: four host devices, and a cache of compiled steps."""
 
+import gc
 import os
 import tempfile
+
+import pytest
 
 # Tests compile far longer than they compute: code that is made quickly is best for them.
 os.environ["XLA_FLAGS"] = (
@@ -16,6 +19,17 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 # Two processes share the machine, and its GPU if there is one.
 os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_steps_are_let_go():
+    """Each compiled step is a few memory maps, of which Linux gives a process 65,530: a worker that
+    keeps those of all files comes to that limit, and XLA ends in a segmentation fault."""
+    yield
+    import jax
+
+    jax.clear_caches()
+    gc.collect()
 
 
 def pytest_configure(config):
