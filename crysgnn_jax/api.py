@@ -255,40 +255,20 @@ def train(
     )
     parts = prepared.split(split, training.seed)
     chosen.require(len(parts.train))
-    prepared = prepared.begun(
-        parts,
-        training.seed,
-        pull=pull,
-        devices=chosen,
-        cache=cache,
-        progress=functools.partial(Progress, quiet=quiet),
-    ).taught_by(
-        learning.taught_by,
+    prepared.learn(
         parts,
         split,
         training,
         learning,
+        title=title_of(name, student.model, distilled=prepared.teacher is not None),
         pull=pull,
         devices=chosen,
-        cache=cache,
+        workdir=Path(workdir),
         progress=functools.partial(Progress, quiet=quiet),
         about={"command": "train", "data": source.name, "limit": None},
-    )
-    title = title_of(name, student.model, distilled=prepared.teacher is not None)
-    run.train(
-        *prepared.run(
-            parts,
-            split,
-            training,
-            learning,
-            pull=pull,
-            devices=chosen,
-            workdir=Path(workdir),
-            progress=Progress(training.epochs, title, quiet=quiet),
-            about={"command": "train", "data": source.name, "limit": None},
-            overwrite=overwrite,
-        ),
-        draw_run,
+        cache=cache,
+        draw=draw_run,
+        overwrite=overwrite,
     )
     return TrainedModel.load(workdir, network=found)
 

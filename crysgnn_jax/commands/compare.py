@@ -245,44 +245,26 @@ def _train(
     from crysgnn_jax.objectives.distillation import name_of_pull
     from crysgnn_jax.reporting.run import draw_run
     from crysgnn_jax.training.logs import Progress
-    from crysgnn_jax.training.run import train
 
     training, learning = students.settings_of(args)
     training = dataclasses.replace(training, seed=cell.seed)
     split = lesson.split(args.split, cell.seed).with_fraction(cell.fraction, cell.seed)
     _, pull = name_of_pull(learning.pull)
-    lesson = lesson.begun(
-        split,
-        cell.seed,
-        pull=pull,
-        devices=devices,
-        cache=args.cache,
-        progress=functools.partial(Progress, quiet=True),
-    ).taught_by(
-        learning.taught_by,
+    return lesson.learn(
         split,
         args.split,
         training,
         learning,
-        pull=pull,
-        devices=devices,
-        cache=args.cache,
-        progress=functools.partial(Progress, quiet=True),
-        about=students.about(args, "compare"),
-    )
-    run, task = lesson.run(
-        split,
-        args.split,
-        training,
-        learning,
+        title=f"{cell.student} {cell.variant}",
         pull=pull,
         devices=devices,
         workdir=path,
-        progress=Progress(training.epochs, f"{cell.student} {cell.variant}", quiet=True),
+        progress=functools.partial(Progress, quiet=True),
         about=students.about(args, "compare"),
+        cache=args.cache,
+        draw=draw_run,
         overwrite=args.overwrite,
     )
-    return train(run, task, draw_run)
 
 
 def _run(

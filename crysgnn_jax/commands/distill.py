@@ -66,7 +66,6 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.training.devices import Devices
     from crysgnn_jax.training.lesson import choose_property, load_teacher, prepare
     from crysgnn_jax.training.logs import Progress
-    from crysgnn_jax.training.run import train
     from crysgnn_jax.training.settings import UntaggedSettings
     from crysgnn_jax.training.workdir import CONFIG, write_json
 
@@ -122,34 +121,22 @@ def execute(args: argparse.Namespace) -> None:
         split = lesson.split(args.split, args.seed)
         devices.require(len(split.train))
         path = base if alone else base / variant
-        lesson = lesson.begun(
-            split, args.seed, pull=pull, devices=devices, cache=args.cache, progress=Progress
-        ).taught_by(
-            learning.taught_by,
+        result = lesson.learn(
             split,
             args.split,
             training,
             learning,
-            pull=pull,
-            devices=devices,
-            cache=args.cache,
-            progress=Progress,
-            about=students.about(args, "distill"),
-        )
-        title = title_of(student.name, student.model, distilled=variant == "distilled")
-        run, task = lesson.run(
-            split,
-            args.split,
-            training,
-            learning,
+            title=title_of(student.name, student.model, distilled=variant == "distilled"),
             pull=pull,
             devices=devices,
             workdir=path,
-            progress=Progress(training.epochs, title),
+            progress=Progress,
             about=students.about(args, "distill"),
+            cache=args.cache,
+            draw=draw_run,
             overwrite=args.overwrite,
         )
-        results[variant] = {**train(run, task, draw_run), "files": str(path)}
+        results[variant] = {**result, "files": str(path)}
     students.report(results, base if len(results) > 1 else path)
     if len(results) > 1:
         write_json(base / "comparison.json", results)

@@ -39,7 +39,6 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.training.lesson import Student, choose_property, prepare
     from crysgnn_jax.training.logs import Progress
     from crysgnn_jax.training.predictor import TrainedModel
-    from crysgnn_jax.training.run import train
 
     if args.freeze and args.weight_decay:
         raise UserError(
@@ -67,19 +66,20 @@ def execute(args: argparse.Namespace) -> None:
     devices.require(len(split.train))
     training, learning = students.settings_of(args)
     path = args.workdir or Path("runs") / f"finetune-{Path(args.data).stem}-{property}"
-    title = title_of(student.name, student.model, distilled=False)
-    run, task = lesson.run(
+    result = lesson.learn(
         split,
         args.split,
         training,
         learning,
+        title=title_of(student.name, student.model, distilled=False),
         devices=devices,
         workdir=path,
-        progress=Progress(training.epochs, title),
+        progress=Progress,
         about=students.about(args, "finetune"),
+        draw=draw_run,
         overwrite=args.overwrite,
     )
-    results = {"fine-tuned": {**train(run, task, draw_run), "files": str(path)}}
+    results = {"fine-tuned": {**result, "files": str(path)}}
     students.report(results, path)
     if args.record is not None:
         students.record(args.record, results)

@@ -67,6 +67,26 @@ def build(module: type[nn.Module], settings: Mapping[str, Any], **given: Any) ->
         raise UserError(f"{module.__name__} cannot be made ({one_line(error)})") from error
 
 
+def build_student(
+    name: str, network: Network, settings: Mapping[str, Any], cutoff: float
+) -> nn.Module:
+    """The module of a student, checked to be one where it is not as it comes with the package.
+
+    Args:
+      name: as of `find_network`.
+      network: what it is.
+      settings: of its module, that differ from the defaults.
+      cutoff: Å, of the graphs.
+
+    Raises:
+      UserError: as of `build` and `require_protocol`.
+    """
+    module = build(network.module, settings, cutoff=cutoff)
+    if name not in STUDENTS or settings:
+        require_protocol(module, network.needs, name)
+    return module
+
+
 def plain_settings(module: nn.Module) -> dict[str, Any]:
     """The settings of a module that are numbers, text or None, those at their defaults too."""
     values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}

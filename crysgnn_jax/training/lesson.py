@@ -15,7 +15,7 @@ from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.models.network import Network, Recipe
-from crysgnn_jax.models.registry import OTHERS, STUDENTS, build, plain_settings, require_protocol
+from crysgnn_jax.models.registry import OTHERS, build_student, plain_settings
 from crysgnn_jax.objectives.distillation import Pull, embedding_loss
 from crysgnn_jax.pretraining.registry import PRETRAINED
 from crysgnn_jax.training import shipped
@@ -24,7 +24,7 @@ from crysgnn_jax.training.embeddings_file import EmbeddingsFile
 from crysgnn_jax.training.logs import Progress
 from crysgnn_jax.training.predictor import TrainedModel, about_start, start_of, take_over
 from crysgnn_jax.training.property_task import PropertyTask, Start
-from crysgnn_jax.training.run import Run
+from crysgnn_jax.training.run import Draw, Run, no_pictures, train
 from crysgnn_jax.training.settings import (
     START_RATE,
     PropertySettings,
@@ -32,7 +32,7 @@ from crysgnn_jax.training.settings import (
     UntaggedSettings,
 )
 from crysgnn_jax.training.taught import Taught, what_members_say
-from crysgnn_jax.training.untagged import Following, kept, untagged_stage
+from crysgnn_jax.training.untagged import kept, untagged_stage
 from crysgnn_jax.training.workdir import read_made_with
 
 Teacher = TrainedModel | EmbeddingsFile
@@ -179,6 +179,58 @@ class Lesson:
             chosen = dataclasses.replace(chosen, weight=0.0, pull="released", taught_by=0)
         return training.filled(recipe), chosen.filled(recipe)
 
+    def learn(
+        self,
+        split: Split,
+        rule: str,
+        training: TrainingSettings,
+        learning: PropertySettings,
+        *,
+        title: str,
+        pull: Pull = embedding_loss,
+        devices: Devices,
+        workdir: Path,
+        progress: Callable[[int, str], Progress],
+        about: Mapping[str, Any],
+        cache: Path | str | None = None,
+        draw: Draw = no_pictures,
+        overwrite: bool = False,
+    ) -> dict[str, Any]:
+        """Take the student through all its stages, or find it trained: content of ``result.json``.
+
+        Args:
+          split: of the store.
+          rule: that it was made by.
+          training: how to train; what is not given is the student's own.
+          learning: what to learn, likewise.
+          title: of the run, for the user.
+          pull: the function that ``learning.pull`` names.
+          devices: as of `Run`, and ``workdir``, ``about`` and ``overwrite`` likewise.
+          progress: (epochs, title) → what the user sees of a stage.
+          cache: where starts and members are kept, as of `untagged.kept`.
+          draw: as of `run.train`.
+
+        Raises:
+          UserError: as of the stages, `run` and `run.train`.
+        """
+        lesson = self.begun(split, training.seed, pull, devices, cache, progress)
+        found = lesson.taught_by(
+            split, rule, training, learning, pull, devices, cache, progress, about
+        )
+        run, task = found.run(
+            split,
+            rule,
+            training,
+            learning,
+            pull=pull,
+            devices=devices,
+            workdir=workdir,
+            progress=progress(training.epochs, title),
+            about=about,
+            overwrite=overwrite,
+        )
+        return train(run, task, draw)
+
     def not_tested(self, split: Split) -> np.ndarray:
         """Rows of the store, with labels and without, but those that are to be tested on, and
         whatever else has their reduced formula."""
@@ -193,23 +245,14 @@ class Lesson:
         self,
         split: Split,
         seed: int,
-        *,
         pull: Pull,
         devices: Devices,
         cache: Path | str | None,
         progress: Callable[[int, str], Progress],
     ) -> "Lesson":
         """The same lesson, its student having followed the teacher on crystals without labels,
-        where it is to: on all of the store but what is to be tested on.
-
-        Args:
-          split: of the crystals with labels.
-          seed: of the student's weights and order.
-          pull: how the teacher pulls.
-          devices: where to train.
-          cache: where the start is kept, as of `untagged.untagged_stage`, and ``progress``
-            likewise.
-        """
+        where it is to: on all of the store but what is to be tested on. Arguments as of `learn`;
+        the seed is of the student's weights and order."""
         if self.untagged is None or self.teacher is None or self.embeddings is None:
             return self
         rows = self.not_tested(split)
@@ -224,10 +267,12 @@ class Lesson:
             rows,
             self.teacher.fingerprint,
             self.embeddings,
-            Following(pull, epochs=epochs, seed=seed),
+            pull=pull,
+            epochs=epochs,
+            seed=seed,
             start=self.student.start,
             devices=devices,
-            cache=None if cache is None else Path(cache),
+            cache=cache,
             progress=progress,
         )
         student = dataclasses.replace(self.student, start=start_of(start))
@@ -235,28 +280,20 @@ class Lesson:
 
     def taught_by(
         self,
-        n: int,
         split: Split,
         rule: str,
         training: TrainingSettings,
         learning: PropertySettings,
-        *,
         pull: Pull,
         devices: Devices,
         cache: Path | str | None,
         progress: Callable[[int, str], Progress],
         about: Mapping[str, Any],
     ) -> "Lesson":
-        """The same lesson, with what ``n`` members say of the property of all crystals that have no
-        label here: students like this one, distilled as it would be without them.
-
-        Args:
-          n: 0 for the lesson as it is.
-          split: of the store, and ``rule``, ``training``, ``learning``, ``pull``, ``devices`` and
-            ``about`` as of `run`.
-          cache: where the members are kept, as of `untagged.kept`.
-          progress: (epochs, title) → what the user sees.
-        """
+        """The same lesson, with what ``learning.taught_by`` members say of the property of all
+        crystals that have no label here: students like this one, distilled as it would be without
+        them. Arguments as of `learn`."""
+        n = learning.taught_by
         if not n or self.teacher is None:
             return self
         rows = np.setdiff1d(self.not_tested(split), np.concatenate([split.train, split.validation]))
@@ -273,7 +310,7 @@ class Lesson:
                 progress=progress(training.epochs, f"member {k + 1} of {n}"),
                 about=about,
             )
-            members.append(kept(run, task, "members", None if cache is None else Path(cache)))
+            members.append(kept(run, task, "members", cache))
         said = np.stack([member.predict_store(self.store, devices).values for member in members])
         found = what_members_say(said[:, rows], rows, [member.fingerprint for member in members])
         return dataclasses.replace(self, taught=found)
@@ -307,10 +344,7 @@ class Lesson:
         """
         training, learning = self.settings(training, learning)
         student, network = self.student, self.student.network
-        module = build(network.module, student.model, cutoff=self.store.settings.cutoff)
-        # What the package comes with is known to fit, as it comes.
-        if student.name not in STUDENTS or student.model:
-            require_protocol(module, network.needs, student.name)
+        module = build_student(student.name, network, student.model, self.store.settings.cutoff)
         run = Run(
             name=student.name,
             network=network,

@@ -102,7 +102,11 @@ Draw = Callable[[Path, Mapping[str, Any]], None]
 """(path of a run, content of its ``result.json``) → pictures of it."""
 
 
-def train(run: Run, task: Task, draw: Draw = lambda path, result: None) -> dict[str, Any]:
+def no_pictures(path: Path, result: Mapping[str, Any]) -> None:
+    """A `Draw` that draws nothing."""
+
+
+def train(run: Run, task: Task, draw: Draw = no_pictures) -> dict[str, Any]:
     """Train, or go on, or find the run finished: the content of ``result.json``.
 
     Args:

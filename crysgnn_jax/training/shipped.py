@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax import traverse_util
 
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.training.checkpoints import restore_best
@@ -34,31 +35,17 @@ def read_weights(path: Path) -> dict[str, Any]:
     Raises:
       UserError: the file is damaged.
     """
-    out: dict[str, Any] = {"params": {}, "batch_stats": {}}
     try:
         with np.load(path) as arrays:
-            for name in arrays.files:
-                *parts, last = name.split("/")
-                tree = out
-                for part in parts:
-                    tree = tree.setdefault(part, {})
-                tree[last] = arrays[name]
+            tree = traverse_util.unflatten_dict(dict(arrays), sep="/")
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged ({error}); install the package again") from None
-    return out
+    return {"params": {}, "batch_stats": {}, **tree}
 
 
 def write_weights(path: Path, variables: Mapping[str, Any]) -> None:
     """Write variables to one file: an array each, named by its place in the tree."""
-    np.savez_compressed(path, **dict(_flat(variables, "")))
-
-
-def _flat(tree: Mapping[str, Any], prefix: str):
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}/")
-        else:
-            yield prefix + name, np.asarray(value)
+    np.savez_compressed(path, **traverse_util.flatten_dict(variables, sep="/"))
 
 
 def ship(workdir: Path, folder: Path) -> None:

@@ -17,49 +17,35 @@ import numpy as np
 from crysgnn_jax.cache import default_cache_dir, locked
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.store import GraphStore
-from crysgnn_jax.models.registry import STUDENTS, build, require_protocol
+from crysgnn_jax.models.network import Network
+from crysgnn_jax.models.registry import build_student
 from crysgnn_jax.objectives.distillation import Pull
-from crysgnn_jax.pretraining.objective import Weighted
 from crysgnn_jax.pretraining.registry import as_unlabelled
 from crysgnn_jax.pretraining.teacher_embeddings import TeacherEmbeddings
 from crysgnn_jax.training.devices import Devices
 from crysgnn_jax.training.logs import Progress
 from crysgnn_jax.training.predictor import TrainedModel
 from crysgnn_jax.training.pretraining_task import PretrainingTask, hold_out
+from crysgnn_jax.training.property_task import Start
 from crysgnn_jax.training.run import Run, Task, train
 from crysgnn_jax.training.settings import START_RATE, TrainingSettings
 
 
-@dataclasses.dataclass(frozen=True)
-class Following:
-    """What a student follows the teacher by.
-
-    Attributes:
-      pull: how far the student is from the teacher.
-      objectives: further ones, which it learns beside, each with its weight.
-      epochs: passes over the crystals.
-      seed: of weights and order.
-    """
-
-    pull: Pull
-    objectives: Weighted = ()
-    epochs: int = 20
-    seed: int = 0
-
-
 def untagged_stage(
     name: str,
-    network: Any,
+    network: Network,
     model: Mapping[str, Any],
     store: GraphStore,
     rows: np.ndarray,
     teacher: str,
     embeddings: np.ndarray,
-    following: Following,
     *,
-    start: Any = None,
+    pull: Pull,
+    epochs: int,
+    seed: int,
+    start: Start | None = None,
     devices: Devices,
-    cache: Path | None = None,
+    cache: Path | str | None = None,
     progress: Callable[[int, str], Progress],
 ) -> TrainedModel:
     """Train a student on the teacher's pull alone, or find it trained.
@@ -72,8 +58,10 @@ def untagged_stage(
       rows: those to follow the teacher on.
       teacher: fingerprint of what the ``embeddings`` ``[all atoms of the store, d]`` are of.
       embeddings: the teacher's.
-      following: what it follows the teacher by.
-      start: weights to start from, a `property_task.Start`; None for random ones.
+      pull: how far the student is from the teacher.
+      epochs: passes over the crystals.
+      seed: of weights and order.
+      start: weights to start from; None for random ones.
       devices: where to train.
       cache: where it is kept; `default_cache_dir` where not given.
       progress: (epochs, title) → what the user sees.
@@ -81,14 +69,10 @@ def untagged_stage(
     Raises:
       UserError: the student is a user's own and no student, or the cache cannot be written.
     """
-    module = build(network.module, model, cutoff=store.settings.cutoff)
-    if name not in STUDENTS or model:
-        require_protocol(module, network.needs, name)
-    told = TeacherEmbeddings(embeddings.shape[1], following.pull)
-    objectives = ((told, 1.0), *following.objectives)
+    module = build_student(name, network, model, store.settings.cutoff)
+    objectives = ((TeacherEmbeddings(embeddings.shape[1], pull), 1.0),)
     found = as_unlabelled(name, network, module, objectives)
-    settings = TrainingSettings(epochs=following.epochs, seed=following.seed)
-    settings = settings.filled(found.network.recipe)
+    settings = TrainingSettings(epochs=epochs, seed=seed).filled(found.network.recipe)
     if start is not None:
         rate = START_RATE * settings.learning_rate
         settings = dataclasses.replace(settings, learning_rate=rate)
@@ -102,13 +86,13 @@ def untagged_stage(
         split=hold_out(rows, 0),
         devices=devices,
         workdir=Path(),
-        progress=progress(following.epochs, f"{name.rpartition(':')[2]} untagged"),
+        progress=progress(epochs, f"{name.rpartition(':')[2]} untagged"),
         about={"command": "untagged"},
     )
     return kept(run, task, "starts", cache)
 
 
-def kept(run: Run, task: Task, kind: str, cache: Path | None) -> TrainedModel:
+def kept(run: Run, task: Task, kind: str, cache: Path | str | None) -> TrainedModel:
     """Train a run whose outcome other runs begin with, or find it trained: in the cache, under all
     that determines it.
 
@@ -123,7 +107,7 @@ def kept(run: Run, task: Task, kind: str, cache: Path | None) -> TrainedModel:
     """
     made_with = json.dumps(run.made_with(task), sort_keys=True)
     digest = hashlib.blake2b(made_with.encode(), digest_size=8).hexdigest()
-    folder = (default_cache_dir() if cache is None else cache) / kind
+    folder = (default_cache_dir() if cache is None else Path(cache)) / kind
     workdir = folder / f"{run.name.replace(':', '.')}-{digest}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
