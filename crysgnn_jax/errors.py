@@ -1,5 +1,15 @@
 """The two things that can be wrong with what a user hands over."""
 
+import re
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Text from a file or a name, fit for a terminal and for UTF-8: control characters, which
+    could move the cursor or change colours, and halves of surrogate pairs are written out."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
 
 class UserError(Exception):
     """A problem that the user can mend.
@@ -7,6 +17,9 @@ class UserError(Exception):
     The message is one line: it names the file, row, flag or value at fault and says what to
     do about it. The commands print it and exit with code 2, without a traceback.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class InvalidCrystal(Exception):
@@ -18,6 +31,7 @@ class InvalidCrystal(Exception):
     """
 
     def __init__(self, crystal_id: str, reason: str):
+        crystal_id, reason = printable(crystal_id), printable(reason)
         # Both in args, so that the exception survives pickling between processes.
         super().__init__(crystal_id, reason)
         self.crystal_id = crystal_id

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from crysgnn_jax.commands.cli import make_folder
 from crysgnn_jax.commands.flags import given
 from crysgnn_jax.crystals.readers import read
 from crysgnn_jax.crystals.sources import Source, select
@@ -16,7 +17,16 @@ from crysgnn_jax.graphs.build import build_store, store_fingerprint
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.training.predictor import TrainedModel
-from crysgnn_jax.training.run import write_skipped
+from crysgnn_jax.training.run import write_left_out, write_listing
+from crysgnn_jax.training.workdir import CONFIG
+
+FIRST = 3
+"""Crystals of which the reason is told at once; all of them are listed in a file."""
+
+
+def counted(n: int, noun: str) -> str:
+    """``1 crystal``, ``2 crystals``."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def limited(source: Source, limit: int | None, label: str | None = None) -> Source:
@@ -44,15 +54,17 @@ class Graphs:
 
     Args:
       args: the command's flags.
+      workdir: of the run to be, where what is skipped is listed: the run may not come about.
     """
 
-    def __init__(self, args: argparse.Namespace):
+    def __init__(self, args: argparse.Namespace, workdir: Path | None = None):
         self._args = args
+        self._workdir = workdir
         self._stores: dict[str, GraphStore] = {}
 
     def __call__(self, source: Source, settings: FeaturiserSettings) -> GraphStore:
         """The graph store of a source, built if need be."""
-        fingerprint = store_fingerprint(source, settings)
+        fingerprint = store_fingerprint(source, settings, self._args.max_atoms)
         if fingerprint not in self._stores:
             store = build_store(
                 source,
@@ -60,16 +72,31 @@ class Graphs:
                 cache_dir=self._args.cache,
                 workers=self._args.workers,
                 strict=self._args.strict,
+                max_atoms=self._args.max_atoms,
                 progress=GraphProgress(source.name),
             )
             n_skipped = len(store.skipped)
             print(
-                f"{source.name}: {len(store)} crystals, {store.n_nodes.sum()} atoms, "
-                f"{store.n_edges.sum()} edges" + (f"; {n_skipped} skipped" if n_skipped else ""),
+                f"{source.name}: {counted(len(store), 'crystal')}, "
+                f"{counted(store.n_nodes.sum(), 'atom')}, "
+                f"{counted(store.n_edges.sum(), 'edge')}"
+                + (f"; {n_skipped} skipped" if n_skipped else ""),
                 file=sys.stderr,
             )
+            self._tell(store)
             self._stores[fingerprint] = store
         return self._stores[fingerprint]
+
+    def _tell(self, store: GraphStore) -> None:
+        """The first of what is skipped and noted; all of it in files, where there is a place."""
+        for kind, entries in (("skipped", store.skipped), ("note on", store.notes)):
+            for id, text in entries[:FIRST]:
+                print(f"{kind} {id or store.source_name}: {text}", file=sys.stderr)
+            if len(entries) > FIRST:
+                print(f"… and {len(entries) - FIRST} more", file=sys.stderr)
+        if store.skipped and self._workdir is not None and not (self._workdir / CONFIG).exists():
+            make_folder("workdir", self._workdir)
+            write_left_out(store, self._workdir)
 
 
 def graphs_for(args: argparse.Namespace, model: TrainedModel) -> GraphStore:
@@ -84,16 +111,20 @@ def graphs_for(args: argparse.Namespace, model: TrainedModel) -> GraphStore:
 
 
 def list_skipped(store: GraphStore, path: Path | None) -> None:
-    """Name the crystals that could not be used: beside ``path``, or on standard error."""
-    if not store.skipped:
-        return
-    if path is None:
-        for id, reason in store.skipped:
-            print(f"skipped {id}: {reason}", file=sys.stderr)
-    else:
-        listed = path.with_name(f"{path.stem}.skipped.csv")
-        write_skipped(store, listed)
-        print(f"{len(store.skipped)} crystals skipped, listed in {listed}", file=sys.stderr)
+    """Name what could not be used, and what was noted: beside ``path``, or on standard error the
+    rest of what `Graphs` has not told."""
+    kinds = (("skipped", "reason", store.skipped), ("notes", "note", store.notes))
+    for kind, column, entries in kinds:
+        if path is None:
+            word = "skipped" if kind == "skipped" else "note on"
+            for id, text in entries[FIRST:]:
+                print(f"{word} {id or store.source_name}: {text}", file=sys.stderr)
+        elif entries:
+            listed = path.with_name(f"{path.stem}.{kind}.csv")
+            write_listing(entries, column, listed)
+            what = counted(len(entries), "crystal" if kind == "skipped" else "note")
+            skipped = " skipped" if kind == "skipped" else ""
+            print(f"{what}{skipped}, listed in {listed}", file=sys.stderr)
 
 
 class GraphProgress:

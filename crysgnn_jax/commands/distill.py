@@ -91,7 +91,9 @@ def execute(args: argparse.Namespace) -> None:
     unlabelled = [read(name) for name in args.unlabelled]
     devices = Devices(args.devices)
     teacher = load_teacher(args.teacher) if "distilled" in variants else None
-    build = data.Graphs(args)
+    name = args.student.rpartition(":")[2]
+    base = args.workdir or Path("runs") / f"{name}-{Path(args.data).stem}-{property}"
+    build = data.Graphs(args, base)
     lessons = {
         variant: prepare(
             begun if variant == "distilled" else student,
@@ -109,8 +111,6 @@ def execute(args: argparse.Namespace) -> None:
         )
         for variant in variants
     }
-    name = args.student.rpartition(":")[2]
-    base = args.workdir or Path("runs") / f"{name}-{Path(args.data).stem}-{property}"
     # A single student given its own --workdir is that directory; otherwise twins lie side by
     # side, so that training the second later completes the pair.
     alone = args.workdir is not None and len(variants) == 1

@@ -51,12 +51,13 @@ def execute(args: argparse.Namespace) -> None:
     source = data.limited(source, args.limit, property)
     devices = Devices(args.devices)
     teacher = TrainedModel.load(args.teacher, "teacher")
+    path = args.workdir or Path("runs") / f"finetune-{Path(args.data).stem}-{property}"
     student = Student.of_pretrained(teacher, freeze=args.freeze)
     lesson = prepare(
         student,
         source,
         property,
-        data.Graphs(args),
+        data.Graphs(args, path),
         devices,
         teacher=teacher,
         distilled=False,
@@ -65,7 +66,6 @@ def execute(args: argparse.Namespace) -> None:
     split = lesson.split(args.split, args.seed)
     devices.require(len(split.train))
     training, learning = students.settings_of(args)
-    path = args.workdir or Path("runs") / f"finetune-{Path(args.data).stem}-{property}"
     result = lesson.learn(
         split,
         args.split,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from crysgnn_jax.graphs.settings import FeaturiserSettings
+from crysgnn_jax.graphs.settings import MAX_ATOMS, FeaturiserSettings
 from crysgnn_jax.settings import settings_of
 from crysgnn_jax.training.settings import (
     TEACHER,
@@ -316,6 +316,13 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         "--strict",
         action="store_true",
         help="make a bad crystal an error instead of skipping and listing it",
+    )
+    group.add_argument(
+        "--max-atoms",
+        type=positive(int),
+        default=MAX_ATOMS,
+        metavar="N",
+        help=f"skip crystals of more than N atoms (default {MAX_ATOMS})",
     )
     add_settings(group, FeaturiserSettings, set_defaults=False)
     group.add_argument(

@@ -160,7 +160,8 @@ def execute(args: argparse.Namespace) -> None:
     source = data.limited(read(names), args.limit)
     excluded = [read(name) for name in args.exclude]
     devices = Devices(args.devices)
-    build = data.Graphs(args)
+    path = args.workdir or Path(WORKDIRS.get(args.network, f"runs/{args.network}"))
+    build = data.Graphs(args, path)
     store = build(source, featuriser)
     rows = rows_without(store, excluded)
     if excluded:
@@ -171,7 +172,6 @@ def execute(args: argparse.Namespace) -> None:
     if teacher is not None:
         found_by = embeddings_of(teacher, source, store, build, devices)
         following = {"teacher_embeddings": found_by, "teacher": teacher.fingerprint}
-    path = args.workdir or Path(WORKDIRS.get(args.network, f"runs/{args.network}"))
     run = Run(
         name=found.name,
         network=found.network,

@@ -8,11 +8,17 @@ from collections.abc import Mapping
 import numpy as np
 
 from crysgnn_jax.crystals.elements import MAX_ATOMIC_NUMBER, SYMBOLS
-from crysgnn_jax.errors import InvalidCrystal
+from crysgnn_jax.errors import InvalidCrystal, printable
 
 MIN_VOLUME_PER_ATOM = 0.5
 """Å³. The densest known crystals have about 5 Å³ an atom (diamond 5.7, and 2 or so for
 hydrogen at megabars); a cell below this is a broken file."""
+
+MAX_COORDINATE = 1e6
+"""Cells. In double precision 1e-10 of a cell are left of a coordinate there."""
+
+MAX_LENGTH = 1e5
+"""Å, 0.01 mm: longer lattice vectors are broken files."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -20,16 +26,18 @@ class Crystal:
     """A crystal with its labels.
 
     Attributes:
-      id: identifier, unique within its source.
+      id: identifier, unique within its source; control characters are written out.
       species: ``[n_atoms]`` uint8, atomic numbers 1…100.
       frac_coords: ``[n_atoms, 3]`` float64, fractional coordinates; any periodic image will do.
       lattice: ``[3, 3]`` float64, lattice vectors as rows, Å.
       labels: property name → value in the property's own unit; a missing label is absent.
       tags: name → text, such as the published split a crystal belongs to.
+      notes: what a user should know of how it was read, a line each.
 
     Raises:
       InvalidCrystal: no atoms, an element outside the table, arrays of other shapes, numbers
-        that are not finite, an infinite label, or a cell with (nearly) no volume.
+        that are not finite or coordinates too large to mean anything, an infinite label, or a cell
+        with (nearly) no volume.
 
     Example:
       ``Crystal("CsCl", [55, 17], [[0, 0, 0], [0.5, 0.5, 0.5]], 4.12 * np.eye(3))``
@@ -41,6 +49,7 @@ class Crystal:
     lattice: np.ndarray
     labels: Mapping[str, float] = dataclasses.field(default_factory=dict)
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self):
         numbers = np.atleast_1d(np.asarray(self.species))
@@ -65,6 +74,18 @@ class Crystal:
             )
         if not (np.isfinite(coords).all() and np.isfinite(lattice).all()):
             raise InvalidCrystal(self.id, "a coordinate or lattice vector is not a finite number")
+        largest = np.abs(coords).max()
+        if largest > MAX_COORDINATE:
+            raise InvalidCrystal(
+                self.id,
+                f"a fractional coordinate is {largest:.3g}; beyond {MAX_COORDINATE:g} cells "
+                "nothing is left of its digits",
+            )
+        longest = np.abs(lattice).max()
+        if longest > MAX_LENGTH:
+            raise InvalidCrystal(
+                self.id, f"a lattice vector is {longest:.3g} Å long; check the lattice"
+            )
         for name, value in self.labels.items():
             if math.isinf(value):
                 raise InvalidCrystal(
@@ -75,6 +96,7 @@ class Crystal:
             raise InvalidCrystal(
                 self.id, f"the cell has {volume:.3g} Å³ for {len(numbers)} atoms; check the lattice"
             )
+        object.__setattr__(self, "id", printable(self.id))
         object.__setattr__(self, "species", numbers.astype(np.uint8))
         object.__setattr__(self, "frac_coords", coords)
         object.__setattr__(self, "lattice", lattice)
@@ -116,6 +138,8 @@ class Crystal:
                     id, f"a site is partially occupied ({dict(site)}); give an ordered structure"
                 )
         lattice = np.asarray(atoms.cell)
+        if not np.isfinite(lattice).all():
+            raise InvalidCrystal(id, "a coordinate or lattice vector is not a finite number")
         if abs(np.linalg.det(lattice)) < 1e-6:
             raise InvalidCrystal(id, "the cell has no volume; check the lattice")
         frac_coords = np.linalg.solve(lattice.T, np.asarray(atoms.positions).T).T

@@ -47,6 +47,11 @@ class Source(Protocol):
         """The undecoded items ``start … stop − 1``: small, picklable, cheap to make."""
 
 
+def notes_of(source: Source) -> list[str]:
+    """What a user should know of the data as a whole, a line each: files that are not read."""
+    return list(getattr(source, "notes", ()))
+
+
 def select(source: Source, indices: Sequence[int] | np.ndarray, name: str = "") -> "Selection":
     """The items of a source at ``indices``, in that order; ``name`` replaces the source's name.
 
@@ -66,6 +71,7 @@ class Selection:
         if outside.any():
             raise IndexError(f"{source.name} has no item {self._indices[outside][0]}")
         self.name = name or source.name
+        self.notes = notes_of(source)
         self.label_names = source.label_names
         self.decode = source.decode
 
@@ -137,6 +143,9 @@ class Combined:
             if names.count(name) > 1:
                 raise UserError(f"the data {name!r} are given twice; give them once")
         self.name = " + ".join(names)
+        self.notes = [
+            f"{source.name}: {note}" for source in self._sources for note in notes_of(source)
+        ]
         self.label_names = tuple(
             dict.fromkeys(label for source in self._sources for label in source.label_names)
         )
@@ -214,6 +223,7 @@ class WithoutLabels:
     def __init__(self, source: Source):
         self._source = source
         self.name = f"{source.name} (unlabelled)"
+        self.notes = notes_of(source)
 
     def __len__(self) -> int:
         return len(self._source)

@@ -37,6 +37,7 @@ _DAMAGE = (
     EOFError,
     ValueError,  # text, pickles, and arrays cut short
     TypeError,  # an .npy file: its array is no context manager
+    MemoryError,  # a header that claims more than there is
     RuntimeError,  # zip files of another making: encrypted, or of an unknown method
     tokenize.TokenError,  # a header that is no Python literal
     zipfile.BadZipFile,
@@ -226,6 +227,12 @@ def _check_structures(path: str, arrays: Mapping[str, np.ndarray]) -> None:
     n, n_atoms = arrays["ids"].size, arrays["n_atoms"]
     if n_atoms.size and n_atoms.min() < 0:
         raise UserError(f"{path}: array 'n_atoms' has a negative count ({n_atoms.min()})")
+    if n_atoms.size and int(n_atoms.max()) > len(arrays["numbers"]):
+        # Before they are added: whole numbers of 64 bits wrap around.
+        raise UserError(
+            f"{path}: array 'n_atoms' has a count of {n_atoms.max()}, and there are "
+            f"{len(arrays['numbers'])} atoms in all"
+        )
     total = int(n_atoms.sum(dtype=np.int64))
     shapes = {
         "ids": (n,),

@@ -26,11 +26,13 @@ import numpy as np
 
 from crysgnn_jax.cache import default_cache_dir, locked
 from crysgnn_jax.crystals.crystal import Crystal
-from crysgnn_jax.crystals.sources import Source
+from crysgnn_jax.crystals.readers.items import one_line
+from crysgnn_jax.crystals.readers.limits import SECONDS, time_limit
+from crysgnn_jax.crystals.sources import Source, notes_of
 from crysgnn_jax.errors import InvalidCrystal, UserError
 from crysgnn_jax.graphs.neighbours import Neighbours, neighbour_lists
 from crysgnn_jax.graphs.reduction import reduce_graphs
-from crysgnn_jax.graphs.settings import FeaturiserSettings
+from crysgnn_jax.graphs.settings import MAX_ATOMS, FeaturiserSettings
 from crysgnn_jax.graphs.store import (
     CRYSTAL_COLUMNS,
     EDGE_COLUMNS,
@@ -54,9 +56,12 @@ Progress = Callable[[int, int], None]
 """Called with the number of items done so far and in all."""
 
 
-def store_fingerprint(source: Source, settings: FeaturiserSettings) -> str:
+def store_fingerprint(
+    source: Source, settings: FeaturiserSettings, max_atoms: int = MAX_ATOMS
+) -> str:
     """Hex digest that is equal exactly when the stores of two sources are."""
-    description = json.dumps([FORMAT, source.fingerprint(), _plain(settings)])
+    parts = [FORMAT, source.fingerprint(), _plain(settings)]
+    description = json.dumps(parts if max_atoms == MAX_ATOMS else [*parts, max_atoms])
     return hashlib.blake2b(description.encode(), digest_size=16).hexdigest()
 
 
@@ -67,12 +72,14 @@ def build_store(
     cache_dir: str | Path | None = None,
     workers: int | None = 1,
     strict: bool = False,
+    max_atoms: int = MAX_ATOMS,
     progress: Progress | None = None,
 ) -> GraphStore:
     """The graph store of ``source``: the one in the cache, or else a new one.
 
     Crystals that cannot be used are left out and listed in ``skipped``; so is a crystal whose id
-    an earlier one of the source has.
+    an earlier one of the source has. What a user should know of those that are used is in
+    ``notes``.
 
     Args:
       source: the crystals.
@@ -82,6 +89,7 @@ def build_store(
         or a script without ``if __name__ == "__main__"``, just works; None: one for each available
         core, up to `MAX_DEFAULT_WORKERS`, as the commands do.
       strict: refuse a source of which any crystal is left out.
+      max_atoms: crystals with more are left out.
       progress: called with the numbers of items done and in all, in the calling process.
 
     Raises:
@@ -90,7 +98,7 @@ def build_store(
     """
     if len(source) == 0:
         raise UserError(f"{source.name} holds no crystals; check the path or the query")
-    fingerprint = store_fingerprint(source, settings)
+    fingerprint = store_fingerprint(source, settings, max_atoms)
     root = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     path = root / fingerprint
     store = _finished(path)
@@ -100,12 +108,12 @@ def build_store(
             store = _finished(path)
             if store is None:
                 workers = workers or min(_available_cores(), MAX_DEFAULT_WORKERS)
-                store = _build(source, settings, path, workers, progress)
+                store = _build(source, settings, path, workers, max_atoms, progress)
     if strict and store.skipped:
         crystal_id, reason = store.skipped[0]
         raise UserError(
             f"{source.name}: {len(store.skipped)} of {len(source)} crystals cannot be used; the "
-            f"first is {crystal_id}: {reason}; mend or remove them, or build without strict"
+            f"first is {crystal_id}: {reason}; mend or remove them, or leave out `strict`"
         )
     return store
 
@@ -167,6 +175,7 @@ def _build(
     settings: FeaturiserSettings,
     path: Path,
     workers: int,
+    max_atoms: int,
     progress: Progress | None,
 ) -> GraphStore:
     partial = path.with_name(f"{path.name}.partial")
@@ -179,7 +188,7 @@ def _build(
     done = len(source) - sum(stop - start for start, stop in pending)
     if progress is not None:
         progress(done, len(source))
-    running: Any = _run_chunks(source, settings, pending, min(workers, len(pending)))
+    running: Any = _run_chunks(source, settings, pending, min(workers, len(pending)), max_atoms)
     with contextlib.closing(running):
         for n_items in running:
             done += n_items
@@ -188,13 +197,14 @@ def _build(
 
     draft = partial / "store"
     shutil.rmtree(draft, ignore_errors=True)
-    chunks, skipped = _read_chunks(chunk_files.values())
+    chunks, skipped, notes = _read_chunks(chunk_files.values())
     if not chunks:
         shutil.rmtree(partial)
-        crystal_id, reason = skipped[0]
+        listed = "; ".join(f"{crystal_id}: {reason}" for crystal_id, reason in skipped[:3])
         raise UserError(
-            f"{source.name}: none of the {len(skipped)} crystals can be used; the first is "
-            f"{crystal_id}: {reason}"
+            f"{source.name}: none of the {len(skipped)} crystals can be used; the first: {listed}"
+            if len(skipped) > 1
+            else f"{source.name}: its only crystal cannot be used: {listed}"
         )
     meta = {
         "format": FORMAT,
@@ -203,6 +213,7 @@ def _build(
         "settings": _plain(settings),
         "label_names": list(source.label_names),
         "skipped": skipped,
+        "notes": [*(["", note] for note in notes_of(source)), *notes],
     }
     _assemble(chunks, draft, meta)
     # What is there can only be a damaged store.
@@ -217,10 +228,14 @@ def _run_chunks(
     settings: FeaturiserSettings,
     pending: Mapping[tuple[int, int], Path],
     workers: int,
+    max_atoms: int,
 ) -> Iterator[int]:
     """Make the files of the pending chunks; yields the number of items of each finished one."""
     arguments = (
-        (source.decode, source.items(start, stop), settings, tuple(source.label_names), file)
+        (
+            *(source.decode, source.items(start, stop), settings, tuple(source.label_names)),
+            *(max_atoms, file),
+        )
         for (start, stop), file in pending.items()
     )
     if workers <= 1:
@@ -270,24 +285,36 @@ def _make_chunk(
     items: Sequence[Any],
     settings: FeaturiserSettings,
     label_names: Sequence[str],
+    max_atoms: int,
     file: Path,
 ) -> int:
     """Write the graphs of ``items`` to ``file``; returns the number of items."""
-    decoded = [_decoded(decode, item) for item in items]
+    decoded = [_decoded(decode, item, max_atoms) for item in items]
     usable = [crystal for crystal in decoded if isinstance(crystal, Crystal)]
-    found = iter(neighbour_lists(usable, settings))
+    found = iter(_neighbours(usable, settings))
     rows: list[dict[str, Any]] = []
     crystals: list[Crystal] = []
     skipped: list[tuple[str, str]] = []
+    remarks: list[tuple[str, str]] = []
     for item in decoded:
         try:
             crystal = _valid(item)
-            rows.append(_graph(crystal, _valid(next(found)), settings))
+            edges = _valid(next(found))
+            rows.append(_unless_it_fails(crystal.id, _graph, crystal, edges, settings))
         except InvalidCrystal as error:
             skipped.append((error.crystal_id, error.reason))
         else:
             crystals.append(crystal)
-    notes = {"skipped": skipped, "tags": [dict(crystal.tags) for crystal in crystals]}
+            remarks += [(crystal.id, note) for note in crystal.notes]
+            if len(edges.senders) == 0:
+                remarks.append(
+                    (crystal.id, f"no atom has a neighbour within {settings.cutoff:g} Å")
+                )
+    notes = {
+        "skipped": skipped,
+        "notes": remarks,
+        "tags": [dict(crystal.tags) for crystal in crystals],
+    }
     columns: dict[str, Any] = {"notes": np.array(json.dumps(notes))}
     if rows:
         columns |= {
@@ -316,12 +343,61 @@ def _make_chunk(
     return len(items)
 
 
-def _decoded(decode: Callable[[Any], Crystal], item: Any) -> Crystal | InvalidCrystal:
+def _decoded(
+    decode: Callable[[Any], Crystal], item: Any, max_atoms: int
+) -> Crystal | InvalidCrystal:
     """The crystal in an item, or why it cannot be used: to be told in the order of the items."""
+
+    def read() -> Crystal:
+        with time_limit(SECONDS):
+            crystal = decode(item)
+        if len(crystal.species) > max_atoms:
+            raise InvalidCrystal(
+                crystal.id,
+                f"it has {len(crystal.species)} atoms; up to {max_atoms} are taken (`max_atoms`)",
+            )
+        return crystal
+
     try:
-        return decode(item)
+        return _unless_it_fails(_id_of(item), read)
     except InvalidCrystal as error:
         return error
+
+
+def _id_of(item: Any) -> str:
+    """The id of an item of any reader, for a message."""
+    found = item.get("id") if isinstance(item, Mapping) else getattr(item, "id", None)
+    return str(found) if found is not None else "?"
+
+
+def _unless_it_fails(id: str, work: Callable, *arguments: Any) -> Any:
+    """The one place where what any library raises on a crystal becomes a reason to skip it.
+
+    Raises:
+      InvalidCrystal: in the place of any other error.
+    """
+    try:
+        return work(*arguments)
+    except InvalidCrystal:
+        raise
+    except Exception as error:
+        raise InvalidCrystal(id, f"{type(error).__name__}: {one_line(error)}") from None
+
+
+def _neighbours(
+    crystals: Sequence[Crystal], settings: FeaturiserSettings
+) -> list[Neighbours | InvalidCrystal]:
+    """`neighbour_lists`, crystal by crystal where it fails on all of them together."""
+    try:
+        return neighbour_lists(crystals, settings)
+    except Exception:
+        found: list[Neighbours | InvalidCrystal] = []
+        for crystal in crystals:
+            try:
+                found += _unless_it_fails(crystal.id, neighbour_lists, [crystal], settings)
+            except InvalidCrystal as error:
+                found.append(error)
+        return found
 
 
 def _valid(result: Any) -> Any:
@@ -421,13 +497,16 @@ def _assemble(chunks: Sequence[_Chunk], draft: Path, meta: dict[str, Any]) -> No
     (draft / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
 
-def _read_chunks(files: Iterable[Path]) -> tuple[list[_Chunk], list[tuple[str, str]]]:
-    """The chunks with usable crystals, and ``(id, reason)`` of what is left out."""
-    chunks, skipped, seen = [], [], set()
+def _read_chunks(
+    files: Iterable[Path],
+) -> tuple[list[_Chunk], list[tuple[str, str]], list[tuple[str, str]]]:
+    """The chunks with usable crystals, ``(id, reason)`` of what is left out, and ``(id, note)``."""
+    chunks, skipped, remarks, seen = [], [], [], set()
     for file in files:
         with np.load(file) as arrays:
             notes = json.loads(str(arrays["notes"]))
             skipped += [(crystal_id, reason) for crystal_id, reason in notes["skipped"]]
+            remarks += [(crystal_id, note) for crystal_id, note in notes["notes"]]
             if not notes["tags"]:
                 continue
             columns = {name: arrays[name] for name in (*CRYSTAL_COLUMNS, *RAGGED, "labels")}
@@ -440,7 +519,7 @@ def _read_chunks(files: Iterable[Path]) -> tuple[list[_Chunk], list[tuple[str, s
         columns = {name: values[keep] for name, values in columns.items()}
         tags = [crystal_tags for crystal_tags, kept in zip(notes["tags"], keep) if kept]
         chunks.append(_Chunk(file, keep, columns, tags))
-    return chunks, skipped
+    return chunks, skipped, remarks
 
 
 def _append(file: BinaryIO, piece: np.ndarray, length: int) -> None:

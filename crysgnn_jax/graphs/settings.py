@@ -5,6 +5,10 @@ import dataclasses
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.settings import setting
 
+MAX_ATOMS = 5000
+"""Atoms of a crystal. A graph network looks at neighbours, so that larger cells are those of
+proteins or of disorder; and the symmetry search takes minutes for them."""
+
 
 @dataclasses.dataclass(frozen=True)
 class FeaturiserSettings:

@@ -27,6 +27,7 @@ The edges of a crystal are sorted by receiver, so ``degree`` says which receiver
 """
 
 import functools
+import hashlib
 import json
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +41,7 @@ from crysgnn_jax.graphs.ragged import Graphs, Ragged
 from crysgnn_jax.graphs.reduction import reduce_graphs
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 
-FORMAT = 2
+FORMAT = 3
 """Raise this when a store of the same source and settings would come out different: also by the
 constants of `neighbours`, `equivalence` and `reduction`."""
 
@@ -95,6 +96,8 @@ class GraphStore:
       label_names: the properties that `labels` knows.
       tag_names: the tags that `tags` knows.
       skipped: ``(id, reason)`` of each crystal that was left out.
+      notes: ``(id, note)`` of what a user should know of a crystal that was not left out; the id
+        is empty where it is about the data as a whole.
     """
 
     def __init__(self, path: Path, meta: Mapping[str, Any]):
@@ -105,6 +108,7 @@ class GraphStore:
         self.label_names: tuple[str, ...] = tuple(meta["label_names"])
         self.tag_names: tuple[str, ...] = tuple(meta["tag_names"])
         self.skipped: list[tuple[str, str]] = [(id, reason) for id, reason in meta["skipped"]]
+        self.notes: list[tuple[str, str]] = [(id, note) for id, note in meta["notes"]]
         self._n_crystals: int = meta["n_crystals"]
 
     def __len__(self) -> int:
@@ -270,5 +274,8 @@ def open_store(path: str | Path) -> GraphStore:
 
 
 def column_file(folder: str, name: str) -> str:
-    """Column of a label or tag; names may hold characters that file names cannot."""
-    return f"{folder}/{urllib.parse.quote(name, safe=' ()[]')}"
+    """Column of a label or tag; names may hold characters that file names cannot, or be longer."""
+    quoted = urllib.parse.quote(name, safe=" ()[]")
+    if len(quoted) > 200:
+        quoted = f"{quoted[:150]}-{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"
+    return f"{folder}/{quoted}"

@@ -44,6 +44,11 @@ def space_group_number(crystal: Crystal, symprec: float) -> int:
         raise InvalidCrystal(
             crystal.id, f"no space group was found within {symprec} Å: {error}"
         ) from error
+    except BaseException as error:
+        # A panic of Rust is no Exception, and its class cannot be imported.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise InvalidCrystal(crystal.id, "no space group was found: moyo gave up on it") from None
 
 
 def crystal_system(space_group: Any) -> Any:

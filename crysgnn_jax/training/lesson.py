@@ -493,6 +493,13 @@ def choose_property(data: str, source: Source, choice: str | None) -> str:
     if choice is None and len(names) == 1:
         choice = names[0]
     listed = ", ".join(names) or "none"
+    if not names:
+        n = len(source)
+        raise UserError(
+            f"`data` {data} has {n} structure{'s' if n != 1 else ''} and no labels; those of CIF "
+            "files stand in an id_prop.csv beside them, in rows of ID,VALUE; without labels there "
+            "are pretrain, predict and embed"
+        )
     if choice is None:
         raise UserError(f"`data` {data} has the properties {listed}; choose with `property`")
     if choice not in names:

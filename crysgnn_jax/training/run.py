@@ -2,7 +2,7 @@
 
 import csv
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -21,7 +21,7 @@ from crysgnn_jax.training.logs import MetricsLog, Progress
 from crysgnn_jax.training.loop import Trainer
 from crysgnn_jax.training.settings import TrainingSettings
 from crysgnn_jax.training.step import create_optimiser, create_state, make_train_step
-from crysgnn_jax.training.workdir import Workdir
+from crysgnn_jax.training.workdir import NOTES, SKIPPED, Workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +123,7 @@ def train(run: Run, task: Task, draw: Draw = no_pictures) -> dict[str, Any]:
             return workdir.result
         # A GPU that is not used should not go unnoticed.
         run.progress.say(f"training on {run.devices}")
-        write_skipped(run.store, workdir.path / "skipped.csv")
+        write_left_out(run.store, workdir.path)
         learner = task.set_up(run, workdir)
         result = _learn(run, learner, workdir)
         draw(workdir.path, result)
@@ -179,9 +179,17 @@ def name_of_leaf(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def write_skipped(store: GraphStore, path: Path) -> None:
-    """List the crystals that could not be used: ``skipped.csv`` with id and reason."""
-    with open(path, "w", newline="") as file:
+def write_left_out(store: GraphStore, folder: Path) -> None:
+    """List the crystals that could not be used, ``skipped.csv`` with id and reason, and what is to
+    be known of others, ``notes.csv`` with id and note, if there is anything."""
+    write_listing(store.skipped, "reason", folder / SKIPPED)
+    if store.notes:
+        write_listing(store.notes, "note", folder / NOTES)
+
+
+def write_listing(entries: Sequence[tuple[str, str]], column: str, path: Path) -> None:
+    """Write a CSV table of ids and texts."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["id", "reason"])
-        writer.writerows(store.skipped)
+        writer.writerow(["id", column])
+        writer.writerows(entries)

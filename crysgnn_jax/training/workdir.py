@@ -17,9 +17,10 @@ from crysgnn_jax.errors import UserError
 
 CONFIG, RESULT, METRICS, CHECKPOINTS = "config.json", "result.json", "metrics.jsonl", "checkpoints"
 LOCK = ".lock"
+SKIPPED, NOTES = "skipped.csv", "notes.csv"
 
-_NO_RUN_YET = {LOCK, CONFIG + ".tmp"}
-"""What a run leaves that was killed before it had written its settings."""
+_NO_RUN_YET = {LOCK, CONFIG + ".tmp", SKIPPED, NOTES}
+"""What a run leaves that was killed, or refused, before it had written its settings."""
 
 
 class Workdir:

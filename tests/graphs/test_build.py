@@ -261,7 +261,10 @@ def test_sources_without_usable_crystals(tmp_path):
     with pytest.raises(UserError, match="listed crystals holds no crystals"):
         _build(ListSource([]), tmp_path)
     source = _source(2, faults={0: "unreadable", 1: "unreadable"})
-    with pytest.raises(UserError, match="none of the 2 crystals can be used; the first is c-0: it"):
+    with pytest.raises(
+        UserError,
+        match="none of the 2 crystals can be used; the first: c-0: it cannot be read; c-1: it",
+    ):
         _build(source, tmp_path)
     assert not list(tmp_path.glob("*.partial"))
 

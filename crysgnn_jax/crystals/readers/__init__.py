@@ -8,7 +8,7 @@ from typing import Any
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.named import NAMED, load_named
 from crysgnn_jax.crystals.readers.cgcnn_folder import ID_PROP, cgcnn_folder
-from crysgnn_jax.crystals.readers.items import crystal_list
+from crysgnn_jax.crystals.readers.items import crystal_list, one_line
 from crysgnn_jax.crystals.readers.jarvis_json import is_jarvis_json, jarvis_json
 from crysgnn_jax.crystals.readers.structure_files import structure_files
 from crysgnn_jax.crystals.sources import Combined, Source
@@ -46,7 +46,17 @@ def open_source(data: str | os.PathLike) -> Source:
             f"`data` {data}: no such file or folder, and no data set of that name "
             f"({', '.join(NAMED)})"
         )
-    return next(reader(path) for is_one, reader in READERS if is_one(path))
+    if path.name == ID_PROP:
+        raise UserError(f"`data` {data}: give the folder, {path.parent}, not its table")
+    try:
+        return next(reader(path) for is_one, reader in READERS if is_one(path))
+    except OSError as error:
+        raise UserError(f"`data` {data}: cannot be read ({error.strerror or error})") from None
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # of any library, on any file
+        kind = type(error).__name__
+        raise UserError(f"`data` {data}: cannot be read ({kind}: {one_line(error)})") from error
 
 
 def read(data: Any) -> Source:

@@ -1,14 +1,16 @@
 """The folder format of CGCNN: ``id_prop.csv`` beside one CIF file for each id."""
 
 import csv
+import io
 import math
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.readers.cif import read_cif
-from crysgnn_jax.crystals.readers.items import ItemSource, Problem, digest_of_files
+from crysgnn_jax.crystals.readers.files import as_text
+from crysgnn_jax.crystals.readers.items import ItemSource, Problem, digest_of_files, one_line
 from crysgnn_jax.errors import UserError
 
 ID_PROP = "id_prop.csv"
@@ -28,15 +30,17 @@ def cgcnn_folder(folder: Path) -> ItemSource:
 
     The properties are called ``target``, or ``target_1``, ``target_2`` … if there are several,
     unless a first line ``id,name[,name…]`` names them. A row that cannot be used, because its file
-    is missing, a value is no number or its id occurs before, is a bad crystal.
+    is missing or outside the folder, a value is no number or its id occurs before, is a bad
+    crystal.
 
     Raises:
-      UserError: the table is empty, or no text.
+      UserError: the table is empty, no text, or names a property twice.
     """
     table = folder / ID_PROP
     try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            lines = [(number, line) for number, line in enumerate(csv.reader(file), 1) if line]
+        text = as_text(table.read_bytes())
+        rows = csv.reader(io.StringIO(text, newline=""))
+        lines = [(number, line) for number, line in enumerate(rows, 1) if line]
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{table}: cannot be read as a table ({error})") from None
     names = None
@@ -49,9 +53,14 @@ def cgcnn_folder(folder: Path) -> ItemSource:
         names = ["target"] if n_values == 1 else [f"target_{i}" for i in range(1, n_values + 1)]
     if not names:
         raise UserError(f"{table}: the rows have no values; give lines such as  mp-1,-0.53")
+    if repeated := [name for name, n in Counter(names).items() if n > 1]:
+        raise UserError(f"{table}: the first line names the property {repeated[0]!r} twice")
     seen: set[str] = set()
     entries = [_entry(folder, number, line, names, seen) for number, line in lines]
     files = [table, *(entry.path for entry in entries if isinstance(entry, Row))]
+    known = {line[0].strip() for _, line in lines}
+    without = sum(path.stem not in known for path in folder.glob("*.cif"))
+    notes = [f"{without} CIF files have no row in {ID_PROP} and are not read"] if without else []
     return ItemSource(
         name=str(folder),
         decode=decode,
@@ -59,6 +68,8 @@ def cgcnn_folder(folder: Path) -> ItemSource:
         entry_ids=[entry.id for entry in entries],
         entry_labels=[entry.labels if isinstance(entry, Row) else {} for entry in entries],
         digest=digest_of_files("cgcnn folder", files),
+        names=names,
+        notes=notes,
     )
 
 
@@ -80,9 +91,17 @@ def _entry(
         if not math.isfinite(value):
             return Problem(id, f"{where}: {name} is {value}")
         labels[name] = value
+    inside = PurePosixPath(id.replace("\\", "/"))
+    if inside.is_absolute() or ".." in inside.parts:
+        return Problem(id, f"{where}: the id leads out of the folder; ids are names of files in it")
     path = folder / f"{id}.cif"
-    if not path.is_file():
-        return Problem(id, f"{where}: the file {path.name} is missing")
+    try:
+        missing = not path.is_file()
+    except (OSError, ValueError) as error:  # too long a name, or one with a zero
+        return Problem(id, f"{where}: no file can have this id as its name ({one_line(error)})")
+    if missing:
+        hint = "; ids go without .cif" if id.lower().endswith(".cif") else ""
+        return Problem(id, f"{where}: the file {path.name} is missing{hint}")
     return Row(id, path, labels)
 
 

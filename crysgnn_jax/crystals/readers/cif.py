@@ -1,140 +1,585 @@
-"""Reading CIF files with gemmi."""
+"""Reading CIF files with gemmi: blocks, sites, symmetry and the formula to check them with."""
 
+import functools
 import re
 from collections import Counter
+from collections.abc import Sequence
 from math import gcd
 from pathlib import Path
+from typing import NamedTuple
 
 import gemmi
 import numpy as np
 
 from crysgnn_jax.crystals.crystal import Crystal
+from crysgnn_jax.crystals.elements import SYMBOLS
+from crysgnn_jax.crystals.readers.files import as_ascii, content_of
 from crysgnn_jax.crystals.readers.items import one_line
+from crysgnn_jax.crystals.readers.space_groups import (
+    TAGS,
+    Setting,
+    Stated,
+    fits_cell,
+    stated_symmetry,
+)
 from crysgnn_jax.errors import InvalidCrystal
 
 MERGE_DISTANCE = 0.05
 """Å. Images of a site closer than this are one atom on a special position: coordinates such as
 0.3333 put them a little apart."""
 
+SAME_SITE = 0.01
+"""Å. Sites of one element closer than this are one: atoms on the faces of the cell, or images
+that a file lists although its operations make them."""
 
-def read_cif(path: Path, id: str, labels: dict[str, float] | None = None) -> Crystal:
-    """The first structure of a CIF file, its symmetry expanded to the whole unit cell.
+TOO_CLOSE = 0.7
+"""Of the sum of two covalent radii: no bond is shorter. What a wrong origin gives away."""
 
-    Atoms come in the order of the file, each followed by its images.
+USUAL = (0.9, 1.25)
+"""Of that sum: the least distance in nearly every crystal. Silicon has 1.06, and 0.86 where the
+other origin of its space group makes 16 atoms of 8; it decides between two origins alone."""
+
+MAX_ATOMS = 100_000
+"""Atoms that a cell may have after its symmetry is expanded; a graph is limited further."""
+
+OCCUPANCY_TOLERANCE = 1e-3 + 1e-9
+
+_CELL = [f"_cell_{kind}" for kind in ("length_a", "length_b", "length_c")] + [
+    f"_cell_angle_{name}" for name in ("alpha", "beta", "gamma")
+]
+_FORMULA, _UNITS = "_chemical_formula_sum", "_cell_formula_units_Z"
+_READ = {tag.lower() for tag in (*_CELL, *TAGS, _FORMULA, _UNITS)}
+
+_NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS) if number > 0} | {"D": 1}
+
+_TYPE = re.compile(r"([A-Za-z]{1,2})(?:\d+(?:\.\d+)?[+-]|[+-]\d*(?:\.\d+)?|\d*)$")
+"""An element and a charge or number, as in ``Na``, ``Na1+``, ``Fe+3``, ``O2``."""
+
+_BLOCK = re.compile(rb"^[ \t]*data_", re.IGNORECASE | re.MULTILINE)
+
+_UNREAD = re.compile(
+    r"_(?!cell|symmetry|space_group|atom_site|chemical_formula_sum)\S+[ \t]+\S", re.I
+)
+
+
+class Sites(NamedTuple):
+    """The atoms that a block lists.
+
+    Attributes:
+      numbers: ``[n]``, atomic numbers.
+      coords: ``[n, 3]``, fractional.
+    """
+
+    numbers: np.ndarray
+    coords: np.ndarray
+
+
+class Atoms(NamedTuple):
+    """All atoms of a cell, and what was done to get them.
+
+    Attributes:
+      species: ``[n]``, atomic numbers.
+      coords: ``[n, 3]``, fractional.
+      closest: of any two atoms, in parts of the sum of their covalent radii; infinite where it
+        was not asked for.
+      merged: sites left out because another of their element is in their place.
+    """
+
+    species: np.ndarray
+    coords: np.ndarray
+    closest: float = np.inf
+    merged: int = 0
+
+
+def read_cif(
+    path: Path, id: str, labels: dict[str, float] | None = None, block: str | None = None
+) -> Crystal:
+    """A structure of a CIF file, its symmetry expanded to the whole unit cell.
+
+    Atoms come in the order of the file, each followed by its images. What a user should know of
+    how it was read is in the crystal's notes.
+
+    Args:
+      path: a ``.cif`` or ``.mcif`` file, also compressed (``.gz``).
+      id: of the crystal.
+      labels: of the crystal.
+      block: name of the data block, as of `block_names`; None: the only one that has atoms.
 
     Raises:
-      InvalidCrystal: the file is missing, cut short or no CIF, or it holds a disordered
-        structure, an unknown element, or no cell or atoms.
+      InvalidCrystal: the file is missing, cut short or no CIF; it holds a disordered structure,
+        an unknown element, no cell or atoms, or several structures and ``block`` does not say
+        which; or what it says of cell, symmetry, formula and atoms does not fit together.
     """
     try:
         # gemmi raises these for broken files, cells and symmetry operations alike.
-        return _read(gemmi.cif.read(str(path)), path.name, id, labels or {})
+        structures = _structures(_document(path))
     except (OSError, ValueError, RuntimeError) as error:
-        reason = one_line(error).removeprefix(f"{path}:")
+        reason = one_line(error).removeprefix(f"{path}:").removeprefix("string:")
         raise InvalidCrystal(
             id, f"{path.name} is not a valid CIF, or cut short: {reason}"
         ) from None
-
-
-def _read(document: gemmi.cif.Document, name: str, id: str, labels: dict[str, float]) -> Crystal:
-    block = next((b for b in document if b.find_loop("_atom_site_fract_x")), None)
-    if block is None:
-        raise InvalidCrystal(id, f"{name} has no atoms with fractional coordinates")
-    loop = block.find_loop("_atom_site_fract_x").get_loop()
-    if "_atom_site_label" not in loop.tags and "_atom_site_type_symbol" in loop.tags:
-        # gemmi passes over sites without a label; the element is all that matters here.
-        loop.add_columns(["_atom_site_label"], value="?")
-    structure = gemmi.make_small_structure_from_block(block)
-    if not structure.cell.is_crystal():
-        raise InvalidCrystal(id, f"{name} has no unit cell, or one without volume")
-    numbers, coords = _sites(structure, name, id)
-    lattice = np.array(structure.cell.orth.mat.tolist()).T
-    species, positions = _expand(numbers, coords, _operations(structure, name, id), lattice)
-    _check_formula(block, species, name, id)
-    return Crystal(id, species, positions, lattice, labels)
-
-
-def _sites(structure: gemmi.SmallStructure, name: str, id: str) -> tuple[list[int], np.ndarray]:
-    numbers, coords = [], []
-    for site in structure.sites:
-        if abs(site.occ - 1.0) > 1e-3:
-            raise InvalidCrystal(
-                id,
-                f"{name}: site {site.label} is occupied to {site.occ:g}; give an ordered structure",
-            )
-        number = site.element.atomic_number
-        if number == 0:
-            raise InvalidCrystal(
-                id, f"{name}: site {site.label} has the unknown element {site.type_symbol!r}"
-            )
-        numbers.append(number)
-        # One flat list: NumPy takes twice as long over a list of lists.
-        coords += site.fract.tolist()
-    if not numbers:
-        raise InvalidCrystal(id, f"{name} has no atoms")
-    return numbers, np.array(coords).reshape(-1, 3)
-
-
-def _operations(structure: gemmi.SmallStructure, name: str, id: str) -> list[gemmi.Op]:
-    """The file's own list of operations; else those of the space group it names."""
-    if structure.symops:
-        return [gemmi.Op(text) for text in structure.symops]
-    group = None
-    if structure.spacegroup_hm:
-        group = gemmi.find_spacegroup_by_name(
-            structure.spacegroup_hm, structure.cell.alpha, structure.cell.gamma
-        )
-    elif structure.spacegroup_number:
-        group = gemmi.find_spacegroup_by_number(structure.spacegroup_number)
-    else:
-        return [gemmi.Op("x,y,z")]
-    if group is None:
+    if not structures:
+        raise InvalidCrystal(id, f"{path.name} has no atoms with fractional coordinates")
+    if block is None and len(structures) > 1:
         raise InvalidCrystal(
-            id, f"{name}: unknown space group {structure.spacegroup_hm!r} and no list of operations"
+            id,
+            f"{path.name} holds {len(structures)} structures ({', '.join(list(structures)[:3])}…);"
+            " give each a file of its own",
         )
-    return list(group.operations())
+    found = structures[block] if block is not None else next(iter(structures.values()))
+    try:
+        return _Block(found, path.name).crystal(id, labels or {})
+    except (ValueError, RuntimeError) as error:
+        raise InvalidCrystal(id, f"{path.name}: {one_line(error)}") from None
+
+
+def block_names(path: Path) -> list[str]:
+    """Names of the data blocks that have atoms; one empty name where there is but one block, or
+    the file cannot be read, which `read_cif` will tell."""
+    try:
+        content = content_of(path)
+        if len(_BLOCK.findall(content)) < 2 and b"\0" not in content[:200]:
+            return [""]
+        names = list(_structures(_document(path)))
+    except (OSError, ValueError, RuntimeError):
+        return [""]
+    return names if len(names) > 1 else [""]
+
+
+def _document(path: Path) -> gemmi.cif.Document:
+    content = as_ascii(content_of(path))
+    try:
+        return gemmi.cif.read_string(content, check_level=0)
+    except ValueError:
+        mended = _without_bare_text(content.decode("ascii"))
+        if mended is None:
+            raise
+        return gemmi.cif.read_string(mended, check_level=0)
+
+
+def _without_bare_text(text: str) -> str | None:
+    """The text with ``?`` for values of several words that should be in quotes, where no
+    structure needs them; None where there are none."""
+    lines, in_field, changed = text.split("\n"), False, False
+    for k, line in enumerate(lines):
+        if line.startswith(";"):
+            in_field = not in_field
+        elif not in_field and _UNREAD.match(line):
+            tag, value = line.split(None, 1)
+            if value[0] not in "'\"#" and len(value.split()) > 1:
+                lines[k], changed = f"{tag} ?", True
+    return "\n".join(lines) if changed else None
+
+
+def _structures(document: gemmi.cif.Document) -> dict[str, gemmi.cif.Block]:
+    """Name → block, of those that have atoms."""
+    found: dict[str, gemmi.cif.Block] = {}
+    for number, block in enumerate(document, 1):
+        if block.find_loop("_atom_site_fract_x") or block.find_value("_atom_site_fract_x"):
+            name = block.name or str(number)
+            found[name if name not in found else f"{name}-{number}"] = block
+    return found
+
+
+class _Block:
+    """One data block. Its methods raise `ValueError` for what cannot be used."""
+
+    def __init__(self, block: gemmi.cif.Block, file: str):
+        self.block = block
+        self.file = file
+        self.notes: list[str] = []
+        self.values: dict[str, list[str]] = {}
+        # One pass over the pairs: gemmi finds the first alone where a tag is given twice.
+        for item in block:
+            pair = item.pair
+            if isinstance(pair, tuple) and pair[0].lower() in _READ:
+                text = gemmi.cif.as_string(pair[1]).strip()
+                if text not in ("", "?", "."):
+                    self.values.setdefault(pair[0].lower(), []).append(text)
+
+    def crystal(self, id: str, labels: dict[str, float]) -> Crystal:
+        cell = self.cell()
+        sites = self.sites()
+        stated = stated_symmetry(self.of_tag, cell)
+        atoms = self.expanded(sites, stated, cell)
+        if atoms.merged:
+            self.notes.append(f"{atoms.merged} sites are in the place of another and left out")
+        if stated.magnetic:
+            self.notes.append("a magnetic structure; its moments are left out")
+        problem, note = self.compared_with_formula(atoms.species)
+        if problem:
+            raise ValueError(problem)
+        self.notes += [note] if note else []
+        lattice = np.array(cell.orth.mat.tolist()).T
+        notes = tuple(f"{self.file}: {note}" for note in self.notes)
+        return Crystal(id, atoms.species, atoms.coords, lattice, labels, notes=notes)
+
+    def of_tag(self, tag: str) -> list[str]:
+        """The values of a tag, of a pair or a loop; those that say nothing are left out."""
+        if tag.lower() in self.values:
+            return [self.once(tag) or ""]
+        found = (gemmi.cif.as_string(text).strip() for text in self.block.find_values(tag))
+        return [text for text in found if text not in ("", "?", ".")]
+
+    def once(self, tag: str) -> str | None:
+        """The value of a tag that may have but one.
+
+        Raises:
+          ValueError: it is given twice, with different values.
+        """
+        texts = self.values.get(tag.lower(), [])
+        read = _counts if tag == _FORMULA else gemmi.cif.as_number
+        for text in texts[1:]:
+            if text != texts[0] and read(text) != read(texts[0]):
+                raise ValueError(f"{tag} is given twice: {texts[0]!r} and {text!r}")
+        return texts[0] if texts else None
+
+    def cell(self) -> gemmi.UnitCell:
+        texts = [self.once(tag) for tag in _CELL]
+        missing = [tag for tag, text in zip(_CELL, texts) if text is None]
+        if missing:
+            raise ValueError(f"it has no unit cell: {missing[0]} is missing")
+        values = [gemmi.cif.as_number(text or "?") for text in texts]
+        for tag, text, value in zip(_CELL, texts, values):
+            if not (0 < value < (180 if "angle" in tag else np.inf)):
+                raise ValueError(f"{tag} is {text}; check the lattice")
+        cell = gemmi.UnitCell(*values)
+        if not (cell.volume > 0 and np.isfinite(cell.volume)):
+            raise ValueError(f"the cell has no volume with the angles {values[3:]}")
+        return cell
+
+    def sites(self) -> Sites:
+        table = self.block.find(
+            "_atom_site_",
+            [
+                *("fract_x", "fract_y", "fract_z", "?label", "?type_symbol"),
+                *("?occupancy", "?calc_flag", "?disorder_group", "?disorder_assembly"),
+            ],
+        )
+        if len(table) == 0:
+            raise ValueError("it has no atoms with three fractional coordinates")
+        column = {
+            name: [gemmi.cif.as_string(text) for text in table.column(k)]
+            if table.has_column(k)
+            else [""] * len(table)
+            for k, name in enumerate(
+                ("x", "y", "z", "label", "type", "occupancy", "flag", "group", "assembly")
+            )
+        }
+        kept = [k for k, flag in enumerate(column["flag"]) if flag.lower() != "dum"]
+        if not kept:
+            raise ValueError("it has no atoms but dummy sites")
+        if len(kept) < len(table):
+            self.notes.append(f"{len(table) - len(kept)} dummy sites are left out")
+        numbers = []
+        formula = self.formula() or Counter()
+        for k in kept:
+            name = column["label"][k] or column["type"][k] or str(k + 1)
+            text = column["occupancy"][k]
+            occupancy = 1.0 if text in ("", "?", ".") else gemmi.cif.as_number(text)
+            if not abs(occupancy - 1.0) <= OCCUPANCY_TOLERANCE:
+                raise ValueError(
+                    f"site {name} is occupied to {occupancy:g}; give an ordered structure"
+                )
+            number = _element(column["type"][k], column["label"][k], formula)
+            if number is None:
+                symbol = column["type"][k]
+                symbol = column["label"][k] if symbol in ("", "?", ".") else symbol
+                raise ValueError(f"site {name} has the unknown element {symbol!r}")
+            numbers.append(number)
+        self._refuse_alternatives([(column["assembly"][k], column["group"][k]) for k in kept])
+        coords = np.array([[gemmi.cif.as_number(column[axis][k]) for axis in "xyz"] for k in kept])
+        bad = np.flatnonzero(~np.isfinite(coords).all(axis=1))
+        if len(bad):
+            k = kept[bad[0]]
+            texts = ", ".join(table[k][axis] for axis in range(3))
+            raise ValueError(
+                f"site {column['label'][k] or k + 1}: a coordinate is not a finite number ({texts})"
+            )
+        return Sites(np.array(numbers), coords)
+
+    def _refuse_alternatives(self, groups: Sequence[tuple[str, str]]) -> None:
+        """Sites of several disorder groups, or of one on both sides of a special position, are
+        alternatives to each other."""
+        found: dict[str, set[str]] = {}
+        for assembly, group in groups:
+            if group not in ("", "?", ".", "0"):
+                found.setdefault(assembly, set()).add(group)
+        for names in found.values():
+            if len(names) > 1 or any(name.startswith("-") for name in names):
+                raise ValueError(
+                    f"its sites belong to the disorder groups {', '.join(sorted(names))}; give an "
+                    "ordered structure"
+                )
+
+    def expanded(self, sites: Sites, stated: Stated, cell: gemmi.UnitCell) -> Atoms:
+        """The atoms of the whole cell, by the setting that fits the file."""
+        settings = stated.settings or [Setting("", [gemmi.Op("x,y,z")])]
+        fitting = [setting for setting in settings if fits_cell(setting.operations, cell)]
+        if not fitting:
+            a, b, c, *angles = (f"{value:g}" for value in cell.parameters)
+            raise ValueError(
+                f"the cell ({a}, {b}, {c} Å; {', '.join(angles)}°) contradicts the space group"
+                f"{' ' + settings[0].name if settings[0].name else ''} (by its {stated.source})"
+            )
+        if stated.named:
+            self._check_identity(sites, stated.named, cell)
+        if len(settings) == 1:
+            return _expand(sites, settings[0].operations, cell)
+        return self._chosen(sites, fitting, settings, cell)
+
+    def _chosen(
+        self,
+        sites: Sites,
+        fitting: Sequence[Setting],
+        settings: Sequence[Setting],
+        cell: gemmi.UnitCell,
+    ) -> Atoms:
+        """The atoms by the one of several settings that cell, formula and distances allow."""
+        names = [setting.name for setting in settings]
+        if len(fitting) == 1:
+            self.notes.append(f"{fitting[0].name}, of {' and '.join(names)}, is what the cell fits")
+            return _expand(sites, fitting[0].operations, cell)
+        tried, reasons = [], []
+        for setting in fitting:
+            atoms = _expand(sites, setting.operations, cell, distances=True)
+            problem, _ = self.compared_with_formula(atoms.species)
+            if atoms.closest < TOO_CLOSE:
+                problem = f"atoms at {atoms.closest:.2f} of the sum of their radii"
+            if problem:
+                reasons.append(f"{setting.name}: {problem}")
+            else:
+                tried.append((setting, atoms))
+        ways = f"give the operations, or the setting as in {names[-1]!r}"
+        if not tried:
+            raise ValueError(
+                f"the space group has the settings {' and '.join(names)}, and none fits the atoms "
+                f"({'; '.join(reasons)})"
+            )
+        if len(tried) > 1:
+            usual = [one for one in tried if USUAL[0] <= one[1].closest <= USUAL[1]]
+            if len(usual) == 1:
+                setting, atoms = usual[0]
+                others = [
+                    f"{other.name} ({len(found.species)} atoms, {found.closest:.2f})"
+                    for other, found in tried
+                    if other is not setting
+                ]
+                self.notes.append(
+                    f"{setting.name} was taken ({len(atoms.species)} atoms, the closest at "
+                    f"{atoms.closest:.2f} of the sum of their radii), not {' or '.join(others)}"
+                )
+                return atoms
+        if len(tried) > 1 and not _same_crystal(tried[0][1], tried[1][1], cell):
+            raise ValueError(f"both {' and '.join(names)} fit the atoms, which differ; {ways}")
+        if len(tried) == 1:
+            self.notes.append(f"{tried[0][0].name} was taken, not {'; not '.join(reasons)}")
+        return tried[0][1]
+
+    def _check_identity(self, sites: Sites, named: Sequence[Setting], cell: gemmi.UnitCell) -> None:
+        """A file that names a group and lists the identity alone has all of its atoms, or not.
+
+        Raises:
+          ValueError: the group would add atoms.
+        """
+        if all(len(setting.operations) == 1 for setting in named):
+            return
+        name = named[0].name
+        if len(sites.numbers) * len(named[0].operations) > MAX_ATOMS:
+            return
+        fitting = [setting for setting in named if fits_cell(setting.operations, cell)]
+        listed = _expand(sites, [gemmi.Op("x,y,z")], cell)
+        whole = [
+            len(_expand(sites, setting.operations, cell).species) == len(listed.species)
+            for setting in fitting
+        ]
+        if fitting and not any(whole):
+            raise ValueError(
+                f"it names the space group {name} and lists the identity as the only operation: "
+                "leave one of them out, or list all operations"
+            )
+        self.notes.append(
+            f"names the space group {name}, and lists the identity alone, by which it was read"
+        )
+
+    def formula(self) -> Counter[int] | None:
+        """Atomic number → count of the stated formula; None without one of whole numbers.
+
+        Raises:
+          ValueError: two are stated.
+        """
+        text = self.once(_FORMULA)
+        return _counts(text) if text else None
+
+    def compared_with_formula(self, species: np.ndarray) -> tuple[str, str]:
+        """What keeps the atoms from being those of the formula, and what is to be noted; empty
+        where there is nothing. A file cut between two atoms parses without error."""
+        stated = self.formula()
+        if stated is None:
+            return "", ""
+        found = Counter(species.tolist())
+        text, atoms = self.once(_FORMULA), _text(found)
+        if _reduced(stated) == _reduced(found):
+            units = gemmi.cif.as_number(self.once(_UNITS) or "?")
+            # The formula is that of a unit, or of the whole cell, as some programs write it.
+            totals = [units * sum(counts.values()) for counts in (stated, _reduced(stated))]
+            if units == units and len(species) not in totals:
+                return (
+                    f"{units:g} units of {text} (_cell_formula_units_Z) are not the {len(species)} "
+                    f"atoms of the cell, {atoms}: check the symmetry"
+                ), ""
+            return "", ""
+        without_h = [Counter({z: n for z, n in c.items() if z != 1}) for c in (stated, found)]
+        if without_h[0] and without_h[1] and _reduced(without_h[0]) == _reduced(without_h[1]):
+            return "", f"hydrogen is missing: the formula is {text}, the atoms are {atoms}"
+        message = f"states the formula {text} and has the atoms {atoms}"
+        if sorted(_reduced(stated).values()) == sorted(_reduced(found).values()):
+            return "", message
+        return f"it {message}: atoms or operations are missing, or the formula is wrong", ""
+
+
+def _element(symbol: str, label: str, formula: Counter[int]) -> int | None:
+    """Atomic number of a site, by its type or else by its label; None where that is no element.
+
+    ``CO3``, ``H2O`` and ``OH`` are groups of atoms, not cobalt, hydrogen and holmium.
+    """
+    if symbol not in ("", "?", "."):
+        match = _TYPE.match(symbol)
+        if match is None:
+            return None
+        letters = match[1]
+        if len(letters) == 2 and letters.isupper() and letters != symbol:
+            # FE3+ is iron; CO3, of two elements and a count, is not cobalt.
+            if "+" not in symbol and "-" not in symbol and {*letters} <= set(_NUMBERS):
+                return None
+        return _NUMBERS.get(letters.capitalize())
+    letters = re.match(r"[A-Za-z]*", label)[0]  # type: ignore[index]
+    if len(letters) > 2:
+        return None
+    number = _NUMBERS.get(letters.capitalize())
+    if len(letters) == 2 and letters.isupper() and {*letters} <= set(_NUMBERS):
+        # HO1 may be holmium, or a hydrogen of oxygen O1.
+        if number is None or (formula and number not in formula):
+            single = _NUMBERS[letters[0]]
+            return single if single in formula else None
+    return number
 
 
 def _expand(
-    numbers: list[int], coords: np.ndarray, operations: list[gemmi.Op], lattice: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    if len(operations) == 1:
-        return np.array(numbers), coords
-    rotations = np.array([op.rot for op in operations]) / gemmi.Op.DEN
-    shifts = np.array([op.tran for op in operations]) / gemmi.Op.DEN
-    species, positions = [], []
-    for number, site in zip(numbers, coords):
-        images = rotations @ site + shifts
-        difference = images[:, None] - images[None]
-        difference -= np.round(difference)
-        near = np.linalg.norm(difference @ lattice, axis=-1) < MERGE_DISTANCE
-        # An image is kept if no earlier one is in its place.
-        kept = images[~np.tril(near, -1).any(axis=1)]
-        species.append(np.full(len(kept), number))
-        positions.append(kept)
-    return np.concatenate(species), np.concatenate(positions)
+    sites: Sites, operations: Sequence[gemmi.Op], cell: gemmi.UnitCell, distances: bool = False
+) -> Atoms:
+    """Every image of every site, each once.
 
-
-def _check_formula(block: gemmi.cif.Block, species: np.ndarray, name: str, id: str) -> None:
-    """Compare with the formula of the file: a file cut between two atoms parses without error."""
-    text = block.find_value("_chemical_formula_sum")
-    if text is None:
-        return
-    stated: Counter[int] = Counter()
-    for symbol, count in re.findall(r"([A-Z][a-z]?)\s*(\d+(?:\.\d+)?)?", gemmi.cif.as_string(text)):
-        amount = float(count or 1)
-        number = gemmi.Element(symbol).atomic_number
-        if amount != int(amount) or number == 0:
-            return
-        stated[number] += int(amount)
-    found = Counter(species.tolist())
-    if stated and _reduced(stated) != _reduced(found):
-        formula = " ".join(f"{gemmi.Element(z).name}{n}" for z, n in sorted(found.items()))
-        raise InvalidCrystal(
-            id,
-            f"{name} states the formula {gemmi.cif.as_string(text)} but has the atoms {formula}: "
-            "is it cut short?",
+    Raises:
+      ValueError: there would be over `MAX_ATOMS`.
+    """
+    lattice = np.array(cell.orth.mat.tolist()).T
+    numbers, coords = sites
+    if len(numbers) * len(operations) > MAX_ATOMS:
+        raise ValueError(
+            f"{len(numbers)} sites and {len(operations)} operations of symmetry make over "
+            f"{MAX_ATOMS} atoms"
         )
+    if len(operations) == 1:
+        orbits = [coord[None] for coord in coords]
+    else:
+        rotations = np.array([op.rot for op in operations]) / gemmi.Op.DEN
+        shifts = np.array([op.tran for op in operations]) / gemmi.Op.DEN
+        orbits = [_orbit(rotations @ site + shifts, lattice) for site in coords]
+    kept = _distinct(numbers, coords, orbits, lattice)
+    species = np.repeat(numbers[kept], [len(orbits[k]) for k in kept])
+    positions = np.concatenate([orbits[k] for k in kept])
+    closest = (
+        _closest(numbers[kept], [orbits[k][0] for k in kept], species, positions, lattice)
+        if distances
+        else np.inf
+    )
+    return Atoms(species, positions, closest, len(numbers) - len(kept))
+
+
+def _orbit(images: np.ndarray, lattice: np.ndarray) -> np.ndarray:
+    """The images of a site without those that an earlier one is in the place of."""
+    difference = images[:, None] - images[None]
+    difference -= np.rint(difference)
+    apart = difference @ lattice
+    near = np.einsum("ijk,ijk->ij", apart, apart) < MERGE_DISTANCE**2
+    return images[~np.tril(near, -1).any(axis=1)]
+
+
+def _distinct(
+    numbers: np.ndarray, coords: np.ndarray, orbits: Sequence[np.ndarray], lattice: np.ndarray
+) -> list[int]:
+    """The sites that are not in the place of an image of an earlier site of their element."""
+    owner = np.repeat(np.arange(len(orbits)), [len(orbit) for orbit in orbits])
+    images = np.concatenate(orbits)
+    pairs: list[tuple[int, int]] = []
+    step = max(1, 200_000 // len(images))  # some 20 MB at a time
+    for start in range(0, len(coords), step):
+        rows = np.arange(start, min(start + step, len(coords)))
+        difference = coords[rows][:, None] - images
+        difference -= np.rint(difference)
+        apart = difference @ lattice
+        near = np.einsum("ijk,ijk->ij", apart, apart) < SAME_SITE**2
+        near &= (numbers[rows][:, None] == numbers[owner]) & (owner < rows[:, None])
+        pairs += [(start + int(k), int(owner[image])) for k, image in np.argwhere(near)]
+    left_out: set[int] = set()
+    for row, earlier in pairs:
+        if earlier not in left_out:
+            left_out.add(row)
+    return [k for k in range(len(orbits)) if k not in left_out]
+
+
+def _closest(
+    numbers: np.ndarray,
+    first: Sequence[np.ndarray],
+    species: np.ndarray,
+    positions: np.ndarray,
+    lattice: np.ndarray,
+) -> float:
+    """The least distance of any two atoms, in parts of the sum of their covalent radii; by one
+    atom of each site, for the others are its images."""
+    radius = np.array([gemmi.Element(z).covalent_r for z in range(len(SYMBOLS))])
+    shifts = np.array(np.meshgrid(*[[-1, 0, 1]] * 3)).reshape(3, -1).T @ lattice
+    least = np.inf
+    for number, site in zip(numbers, first):
+        difference = positions - site
+        vectors = (difference - np.round(difference)) @ lattice
+        lengths = np.linalg.norm(vectors[:, None] + shifts, axis=-1)
+        lengths[lengths < 1e-3] = np.inf  # the atom itself
+        least = min(least, float((lengths.min(axis=1) / (radius[species] + radius[number])).min()))
+    return least
+
+
+def _same_crystal(one: Atoms, other: Atoms, cell: gemmi.UnitCell) -> bool:
+    """Whether two sets of atoms have the same distances: a shift or a mirror apart."""
+    if Counter(one.species.tolist()) != Counter(other.species.tolist()) or len(one.species) > 500:
+        return False
+    lattice = np.array(cell.orth.mat.tolist()).T
+
+    def distances(atoms: Atoms) -> np.ndarray:
+        difference = atoms.coords[:, None] - atoms.coords[None]
+        lengths = np.linalg.norm((difference - np.round(difference)) @ lattice, axis=-1)
+        kinds = atoms.species[:, None].astype(int) * atoms.species[None]
+        # 1000 Å are more than any cell has: kinds of pairs stay apart in the sorted list.
+        return np.sort((lengths + 1000.0 * kinds).ravel())
+
+    return bool(np.abs(distances(one) - distances(other)).max() < 0.01)
+
+
+@functools.lru_cache(maxsize=1024)
+def _counts(formula: str) -> Counter[int] | None:
+    """Atomic number → count; None where a count is no whole number, or an element unknown."""
+    counts: Counter[int] = Counter()
+    for symbol, count in re.findall(r"([A-Z][a-z]?)\s*(\d+(?:\.\d+)?)?", formula):
+        amount = float(count or 1)
+        if amount != int(amount) or symbol not in _NUMBERS:
+            return None
+        counts[_NUMBERS[symbol]] += int(amount)
+    return counts or None
+
+
+def _text(counts: Counter[int]) -> str:
+    return " ".join(f"{SYMBOLS[z]}{n}" for z, n in sorted(counts.items()))
 
 
 def _reduced(counts: Counter[int]) -> dict[int, int]:

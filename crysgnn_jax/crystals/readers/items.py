@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from crysgnn_jax.crystals.crystal import Crystal
-from crysgnn_jax.errors import InvalidCrystal, UserError
+from crysgnn_jax.errors import InvalidCrystal, UserError, printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +23,8 @@ class ItemSource:
       entry_ids: id of each item.
       entry_labels: labels of each item, as far as they are known.
       digest: hex digest of the content.
+      names: properties that the data have for certain, also where no item carries one.
+      notes: what a user should know of the data as a whole, such as files that are not read.
     """
 
     name: str
@@ -31,6 +33,8 @@ class ItemSource:
     entry_ids: Sequence[str]
     entry_labels: Sequence[Mapping[str, float]]
     digest: str
+    names: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -38,13 +42,14 @@ class ItemSource:
     @property
     def label_names(self) -> list[str]:
         """In the order in which they first occur."""
-        return list(dict.fromkeys(name for labels in self.entry_labels for name in labels))
+        found = (name for labels in self.entry_labels for name in labels)
+        return list(dict.fromkeys([*self.names, *found]))
 
     def fingerprint(self) -> str:
         return self.digest
 
     def ids(self) -> np.ndarray:
-        return np.array(self.entry_ids, dtype=str)
+        return np.array([printable(id) for id in self.entry_ids], dtype=str)
 
     def labelled(self, label: str) -> np.ndarray:
         return np.array([label in labels for labels in self.entry_labels], dtype=bool)
@@ -66,7 +71,7 @@ class Problem:
 
 def one_line(error: BaseException, limit: int = 160) -> str:
     """An exception's message, of any library, on one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = printable(" ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

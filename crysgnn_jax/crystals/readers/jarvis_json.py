@@ -1,7 +1,7 @@
 """The JSON of the JARVIS data sets: a list of records, plain or compressed."""
 
-import gzip
 import json
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -11,35 +11,42 @@ import numpy as np
 
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.elements import SYMBOLS
+from crysgnn_jax.crystals.readers.files import MAX_EXPANSION, content_of, limit_of
 from crysgnn_jax.crystals.readers.items import ItemSource, Problem, digest_of_files, one_line
-from crysgnn_jax.errors import InvalidCrystal, UserError
+from crysgnn_jax.errors import InvalidCrystal, UserError, printable
 
 ID_KEYS = ("jid", "id", "material_id")
 MAX_LABEL = 1e300
 """JSON knows integers that no float can hold; NaN and infinity are above it as well."""
 
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?")
+
 _NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS) if number > 0}
 
 
 def is_jarvis_json(path: Path) -> bool:
-    """Whether to read a file as a list of records: an ASE database in JSON is an object."""
-    if path.suffix in (".zip", ".gz"):
+    """Whether to read a file as records: an ASE database in JSON is an object of other rows."""
+    name = path.name.lower()
+    if name.endswith((".zip", ".json.gz")):
         return True
-    if path.suffix != ".json":
+    if not name.endswith(".json"):
         return False
     with open(path, "rb") as file:
-        return file.read(256).lstrip()[:1] != b"{"
+        head = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    return head[:1] != b"{" or b'"atoms"' in head or b'"lattice_mat"' in head
 
 
 def jarvis_json(path: Path) -> ItemSource:
     """The records of a ``.json``, ``.json.gz`` or ``.zip`` file.
 
     A record has an id (``jid``, ``id`` or ``material_id``), ``atoms`` with ``lattice_mat`` (Å),
-    ``coords``, ``elements`` and ``cartesian``, and properties: numbers are labels; ``"na"``, null
-    and NaN are missing.
+    ``coords``, ``elements`` and ``cartesian``, and properties: numbers, also as text, are labels;
+    ``"na"``, null and NaN are missing. Instead of a list there may be an object of records, whose
+    keys are the ids of those that have none, or a single record.
 
     Raises:
-      UserError: the file is damaged, or holds no list of records.
+      UserError: the file is damaged, holds no records, or is over `files.MAX_EXPANSION` times its
+        size when unpacked.
     """
     digest = digest_of_files("jarvis json", [path])
     records = _load(path)
@@ -56,31 +63,47 @@ def jarvis_json(path: Path) -> ItemSource:
 
 def _load(path: Path) -> list[Any]:
     try:
-        if path.suffix == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                names = [
-                    name
-                    for name in archive.namelist()
-                    if name.endswith(".json") and not name.startswith("__MACOSX/")
-                ]
-                if len(names) != 1:
-                    raise UserError(f"{path}: the archive holds {len(names)} .json files, not one")
-                content = archive.read(names[0])
-        elif path.suffix == ".gz":
-            content = gzip.decompress(path.read_bytes())
-        else:
-            content = path.read_bytes()
-        records = json.loads(content)
+        records = json.loads(_content(path))
     except (
-        *(OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile),
+        *(OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, RecursionError),
         *(RuntimeError, NotImplementedError),  # encrypted, or compressed in an unknown way
     ) as error:
         raise UserError(
             f"{path}: damaged or incomplete ({one_line(error)}); download it again"
         ) from None
+    if isinstance(records, dict):
+        if isinstance(records.get("atoms"), dict):
+            records = [records]
+        elif all(isinstance(record, dict) for record in records.values()):
+            records = [
+                record if any(key in record for key in ID_KEYS) else {"id": key, **record}
+                for key, record in records.items()
+            ]
     if not isinstance(records, list) or not records:
         raise UserError(f"{path}: not a list of records with jid, atoms and properties")
     return records
+
+
+def _content(path: Path) -> bytes:
+    if path.suffix.lower() != ".zip":
+        return content_of(path).removeprefix(b"\xef\xbb\xbf")
+    with zipfile.ZipFile(path) as archive:
+        names = [
+            name
+            for name in archive.namelist()
+            if name.endswith(".json") and not name.startswith("__MACOSX/")
+        ]
+        if len(names) != 1:
+            raise UserError(f"{path}: the archive holds {len(names)} .json files, not one")
+        limit = limit_of(path.stat().st_size)
+        with archive.open(names[0]) as file:
+            content = file.read(limit + 1)
+    if len(content) > limit:
+        raise UserError(
+            f"{path}: {names[0]} is over {MAX_EXPANSION} times as large as the archive; unpack it "
+            "yourself"
+        )
+    return content
 
 
 def _entry(record: Any, number: int) -> dict[str, Any] | Problem:
@@ -93,14 +116,20 @@ def _entry(record: Any, number: int) -> dict[str, Any] | Problem:
     if not isinstance(record.get("atoms"), dict):
         return Problem(id, f"{fallback} has no atoms")
     labels = {
-        name: float(value)
-        for name, value in record.items()
-        if isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and name not in ID_KEYS
-        and abs(value) < MAX_LABEL
+        printable(name): value
+        for name, text in record.items()
+        if name not in ID_KEYS and (value := _number(text)) is not None
     }
     return {"id": id, "atoms": record["atoms"], "labels": labels}
+
+
+def _number(value: Any) -> float | None:
+    """A label, as a number or as the text of one; None for anything else."""
+    if isinstance(value, str):
+        return float(value) if _NUMBER.fullmatch(value.strip()) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if abs(value) < MAX_LABEL else None
 
 
 def decode(item: dict[str, Any] | Problem) -> Crystal:
@@ -121,13 +150,31 @@ def decode(item: dict[str, Any] | Problem) -> Crystal:
     if unknown:
         raise InvalidCrystal(id, f"unknown element {unknown[0]!r}")
     try:
-        lattice = np.array(atoms["lattice_mat"], dtype=float).reshape(3, 3)
-        coords = np.array(atoms["coords"], dtype=float).reshape(-1, 3)
-    except (TypeError, ValueError) as error:
+        lattice = np.array(atoms["lattice_mat"], dtype=float)
+        coords = np.array(atoms["coords"], dtype=float)
+    except (TypeError, ValueError, OverflowError) as error:
         raise InvalidCrystal(id, f"its atoms are no arrays of numbers: {one_line(error)}") from None
+    if lattice.size == 9:
+        lattice = lattice.reshape(3, 3)  # some list the nine numbers
     numbers = np.array([_NUMBERS[str(element).strip()] for element in atoms["elements"]])
-    if atoms.get("cartesian"):
+    if _is_true(atoms.get("cartesian"), id) and coords.shape == (len(numbers), 3):
+        if lattice.shape != (3, 3) or not np.isfinite(lattice).all():
+            raise InvalidCrystal(id, "its lattice_mat is no 3 by 3 numbers")
         if abs(np.linalg.det(lattice)) < 1e-6:
             raise InvalidCrystal(id, "the cell has no volume; check the lattice")
         coords = np.linalg.solve(lattice.T, coords.T).T
     return Crystal(id, numbers, coords, lattice, item["labels"])
+
+
+def _is_true(value: Any, id: str) -> bool:
+    """Whether coordinates are Cartesian, also where text says so.
+
+    Raises:
+      InvalidCrystal: the value is neither true nor false.
+    """
+    text = str(value).strip().lower()
+    if text in ("true", "1", "1.0", "yes"):
+        return True
+    if text in ("false", "0", "0.0", "no", "none", ""):
+        return False
+    raise InvalidCrystal(id, f"its cartesian is {value!r}, neither true nor false")

@@ -1,0 +1,108 @@
+"""What one file may take before it is given up: time, and atoms that it only claims to have."""
+
+import contextlib
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+SECONDS = 60.0
+"""For one file. The largest structures that a graph network is for take a few."""
+
+BYTES_PER_SECOND = 100_000.0
+"""Further time for files with many structures: ASE reads ten times as fast."""
+
+_COLUMN = re.compile(r'Properties\s*=\s*"?([^"\s]+)', re.IGNORECASE)
+
+
+class TooSlow(Exception):
+    """The time is over."""
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise `TooSlow` in a block that takes longer.
+
+    Signals reach the main thread alone, and not every system has them: elsewhere, and where the
+    alarm is taken already, there is no limit.
+    """
+    usable = (
+        hasattr(signal, "setitimer")
+        and threading.current_thread() is threading.main_thread()
+        and signal.getitimer(signal.ITIMER_REAL)[0] == 0
+    )
+    if not usable:
+        yield
+        return
+
+    def stop(*_) -> None:
+        raise TooSlow(f"reading took over {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def seconds_for(path: Path) -> float:
+    """Time for a file by its size."""
+    return SECONDS + path.stat().st_size / BYTES_PER_SECOND
+
+
+def require_atoms_that_are_there(path: Path) -> None:
+    """Check what a text file claims against what it holds, before memory is taken for it.
+
+    Raises:
+      ValueError: an XYZ frame or a POSCAR claims more atoms than there are lines, or more columns
+        than a line has.
+    """
+    name = path.name.lower()
+    if name.endswith((".xyz", ".extxyz")):
+        _check_xyz(path)
+    elif name.endswith((".vasp", ".poscar", ".contcar")) or name.startswith(("poscar", "contcar")):
+        _check_poscar(path)
+
+
+def _check_xyz(path: Path) -> None:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        number, line = 1, file.readline()
+        while line.strip():
+            if not line.strip().isdigit():
+                return  # ASE says what is wrong with it
+            n_atoms, header = int(line), file.readline()
+            columns = _COLUMN.search(header)
+            width = sum(int(n) for n in re.findall(r":(\d+)", columns[1])) if columns else 0
+            for k in range(n_atoms):
+                row = file.readline()
+                if not row:
+                    raise ValueError(
+                        f"line {number} claims {n_atoms} atoms, and {k} lines follow: it is cut "
+                        "short or damaged"
+                    )
+                if k == 0 and width > max(len(row.split()), 1) + 16:
+                    raise ValueError(
+                        f"line {number + 1} claims {width} columns, and the rows have "
+                        f"{len(row.split())}"
+                    )
+            number += n_atoms + 2
+            line = file.readline()
+
+
+def _check_poscar(path: Path) -> None:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        head = [file.readline() for _ in range(7)]
+        n_lines = sum(1 for _ in file)
+    for line in head[5:7]:
+        words = line.split()
+        if words and all(word.isdigit() for word in words):
+            n_atoms = sum(map(int, words))
+            if n_atoms > n_lines + 1:
+                raise ValueError(
+                    f"it claims {n_atoms} atoms, and {n_lines} lines follow: it is cut short or "
+                    "damaged"
+                )
+            return
