@@ -527,7 +527,7 @@ def _numbers(text: str, least: int = 1) -> tuple[int, ...]:
     """Different numbers, separated by commas, in ascending order; ``least`` of them or more."""
     try:
         numbers = sorted({flags.positive(int)(word) for word in text.split(",")})
-    except ValueError:
+    except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no list of whole numbers greater than 0, such as 1,2,4"
         ) from None

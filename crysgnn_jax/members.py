@@ -2,15 +2,18 @@
 
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import sys
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from crysgnn_jax.errors import UserError
 
 
 def find_member(path: str, parameter: str, otherwise: str) -> Any:
-    """What a path of the form ``package.module:NAME`` leads to.
+    """What ``package.module:NAME``, or ``folder/file.py:NAME``, leads to.
 
     Args:
       path: as the user wrote it.
@@ -23,16 +26,63 @@ def find_member(path: str, parameter: str, otherwise: str) -> Any:
     module_name, colon, member = path.partition(":")
     if not (module_name and colon and member):
         raise UserError(f"`{parameter}` {path}: {otherwise}")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # whatever a stranger's file does wrong
-        raise UserError(
-            f"`{parameter}` {path}: {module_name} cannot be imported ({one_line(error)}); run the "
-            "command where Python finds it, or set PYTHONPATH"
-        ) from error
+    module = import_module(module_name, parameter, path)
     if not hasattr(module, member):
         raise UserError(f"`{parameter}` {path}: {module_name} has no {member}")
     return getattr(module, member)
+
+
+def import_module(name: str, parameter: str, value: str) -> ModuleType:
+    """Import a user's module.
+
+    Args:
+      name: of the module.
+      parameter: that it was named by, for messages.
+      value: of the parameter.
+
+    Raises:
+      UserError: it is not there, or fails.
+    """
+    try:
+        return _from_file(Path(name)) if name.endswith(".py") else importlib.import_module(name)
+    except Exception as error:  # whatever a stranger's file does wrong
+        raise UserError(
+            f"`{parameter}` {value}: {name} cannot be imported ({one_line(error)}); run the "
+            "command where Python finds it, or set PYTHONPATH"
+        ) from error
+
+
+def _from_file(path: Path) -> ModuleType:
+    """A module by its file, under its path as name, so that it is found again by the same words."""
+    if (name := str(path)) in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no file of Python")
+    module = importlib.util.module_from_spec(spec)
+    # Flax and pickle look a class up by the name of its module.
+    sys.modules[path.stem] = sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def require_trust(path: str, parameter: str, named_by: Any) -> None:
+    """Check that code which a file names, and not the user, has been imported by the user.
+
+    Args:
+      path: ``package.module:NAME``; a name without a colon is the package's own.
+      parameter: that the file was given as, for messages.
+      named_by: the file or folder.
+
+    Raises:
+      UserError: its module has not been imported in this process.
+    """
+    module, colon, _ = path.partition(":")
+    if colon and module not in sys.modules:
+        raise UserError(
+            f"`{parameter}` {named_by} names code that is not the package's, {path}, which would "
+            f"be run; where you trust it, give `trust_code` {module}, or import it first"
+        )
 
 
 def one_line(error: Exception) -> str:

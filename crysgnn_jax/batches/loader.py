@@ -13,6 +13,7 @@ import numpy as np
 from crysgnn_jax.batches.budget import Budget, Sizes, choose_budget, pack
 from crysgnn_jax.batches.needs import Needs
 from crysgnn_jax.batches.pairs import count_blocks
+from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.ragged import Graphs, ragged
 from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.graphs.symmetry import crystal_system
@@ -80,6 +81,9 @@ class Batcher:
         ``label_mask``, how much each counts, [n_graph, 1], ``space_group``, ``crystal_system``.
         Receivers are the centre atoms, ascending; senders their neighbours. `views.Batch` reads
         all of it.
+
+        Raises:
+          UserError: the crystals do not fit into the budget.
         """
         graphs, budget = self.graphs, self.budget
         n_node = graphs.n_nodes[rows].astype(np.int32)
@@ -87,6 +91,12 @@ class Batcher:
         node_rows = ragged(graphs.node_offsets[rows], n_node)
         edge_rows = ragged(graphs.edge_offsets[rows], n_edge)
         n_real = len(node_rows)
+        taken = (n_real, len(edge_rows), len(rows))
+        for name, n, most in zip(("nodes", "edges", "graphs"), taken, budget.limits.tolist()):
+            if n > most:
+                raise UserError(
+                    f"{len(rows)} crystals take {n} {name}; the budget holds {most} beside padding"
+                )
         first_node, first_edge = ((np.cumsum(n) - n).astype(np.int32) for n in (n_node, n_edge))
         receivers = np.repeat(np.arange(n_real, dtype=np.int32), graphs.degree[node_rows])
         senders = graphs.senders[edge_rows] + np.repeat(first_node, n_edge)

@@ -16,6 +16,7 @@ from typing import IO, Protocol
 from crysgnn_jax.cache import default_cache_dir
 from crysgnn_jax.commands.flags import Parser
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.members import import_module
 
 
 class Command(Protocol):
@@ -72,6 +73,8 @@ def call(command: Command, arguments: Sequence[str]) -> None:
 
 def _execute(command: Command, parser: Parser, args: argparse.Namespace) -> None:
     try:
+        for name in getattr(args, "trust_code", ()):
+            import_module(name, "trust_code", name)
         command.execute(args)
     except UserError as error:
         raise UserError(as_flags(str(error), parser)) from error

@@ -27,6 +27,13 @@ if TYPE_CHECKING:  # they import JAX, or take their time
     from crysgnn_jax.training.lesson import Lesson, Student, Teacher
 
 
+def _seeds(text: str) -> int:
+    """An argparse type: how many seeds, which people give a list of as well."""
+    if "," in text:
+        raise argparse.ArgumentTypeError(f"{text}: give how many, such as {text.count(',') + 1}")
+    return flags.positive(int)(text)
+
+
 def parser() -> flags.Parser:
     """The command's flags."""
     out = flags.Parser("compare", __doc__)
@@ -46,7 +53,7 @@ def parser() -> flags.Parser:
     )
     out.add_argument(
         "--seeds",
-        type=flags.positive(int),
+        type=_seeds,
         default=3,
         metavar="N",
         help="runs of each cell, with seeds 0 … N − 1 of weights, split and order (default 3)",

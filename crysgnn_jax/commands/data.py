@@ -13,6 +13,7 @@ from crysgnn_jax.commands.cli import make_folder
 from crysgnn_jax.commands.flags import given
 from crysgnn_jax.crystals.readers import read
 from crysgnn_jax.crystals.sources import Source, select
+from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.build import build_store, store_fingerprint
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.graphs.store import GraphStore
@@ -100,14 +101,17 @@ class Graphs:
 
 
 def graphs_for(args: argparse.Namespace, model: TrainedModel) -> GraphStore:
-    """The graphs of ``args.sources``, made as for the training of a model.
+    """The graphs of ``args.sources`` and ``args.data``, made as for the training of a model.
 
     Raises:
-      UserError: a flag asks for other graphs.
+      UserError: a flag asks for other graphs, or there are no sources.
     """
+    names = [*args.sources, *args.data]
+    if not names:
+        raise UserError("there is nothing to read; name data sets, folders or files of crystals")
     chosen = dataclasses.replace(model.featuriser, **given(args, FeaturiserSettings))
     chosen.require(model.featuriser, f"the network in {model.path}")
-    return Graphs(args)(limited(read(args.sources), args.limit), model.featuriser)
+    return Graphs(args)(limited(read(names), args.limit), model.featuriser)
 
 
 def list_skipped(store: GraphStore, path: Path | None) -> None:

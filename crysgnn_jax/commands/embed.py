@@ -49,5 +49,6 @@ def execute(args: argparse.Namespace) -> None:
             embeddings=found.atoms,
             crystal_embeddings=found.crystals,
         )
-    print(f"{len(found.ids)} crystals, {len(found.atoms)} atoms: {args.output}")
+    n_crystals, n_atoms = len(found.ids), len(found.atoms)
+    print(f"{data.counted(n_crystals, 'crystal')}, {data.counted(n_atoms, 'atom')}: {args.output}")
     data.list_skipped(store, args.output)

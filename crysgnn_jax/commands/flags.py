@@ -4,11 +4,13 @@ Without JAX, so that ``--help`` and a mistyped flag are answered at once.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from crysgnn_jax.errors import printable
 from crysgnn_jax.graphs.settings import MAX_ATOMS, FeaturiserSettings
 from crysgnn_jax.settings import settings_of
 from crysgnn_jax.training.settings import (
@@ -43,7 +45,9 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+        # "argument --epochs: 0: give a …" says "argument" where the flag says enough.
+        message = re.sub(r"^argument (\S+): (?=.*: give )", r"\1 ", message)
+        self.exit(2, f"{self.prog}: error: {printable(message)} (see --help)\n")
 
     def flag_of(self, parameter: str) -> str | None:
         """The flag that sets a parameter of the library; None where there is none."""
@@ -54,52 +58,35 @@ class Parser(argparse.ArgumentParser):
         return None
 
 
-def positive(kind: type) -> Callable[[str], float]:
+def _number(kind: type, fits: Callable[[Any], bool], wanted: str) -> Callable[[str], Any]:
+    """An argparse type: a number within bounds. What it says of another value is all of the
+    message, for argparse would call it an invalid value and not say what to give."""
+    what = f"give a {'whole ' if kind is int else ''}number {wanted}"
+
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = float("nan")
+        if not (fits(value) and value < float("inf")):
+            raise argparse.ArgumentTypeError(f"{text}: {what}")
+        return value
+
+    return convert
+
+
+def positive(kind: type) -> Callable[[str], Any]:
     """An argparse type: a number greater than 0."""
-
-    def convert(text: str):
-        value = kind(text)
-        if not 0 < value < float("inf"):
-            raise ValueError
-        return value
-
-    convert.__name__ = f"{kind.__name__} greater than 0"
-    return convert
+    return _number(kind, lambda value: value > 0, "greater than 0")
 
 
-def not_negative(kind: type) -> Callable[[str], float]:
+def not_negative(kind: type) -> Callable[[str], Any]:
     """An argparse type: a number of at least 0."""
-
-    def convert(text: str):
-        value = kind(text)
-        if not 0 <= value < float("inf"):
-            raise ValueError
-        return value
-
-    convert.__name__ = f"{kind.__name__} of at least 0"
-    return convert
+    return _number(kind, lambda value: value >= 0, "of at least 0")
 
 
-def fraction(text: str) -> float:
-    """An argparse type: a number from 0 to 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise ValueError
-    return value
-
-
-fraction.__name__ = "number from 0 to 1"
-
-
-def positive_fraction(text: str) -> float:
-    """An argparse type: a number above 0 and up to 1."""
-    value = fraction(text)
-    if value == 0:
-        raise ValueError
-    return value
-
-
-positive_fraction.__name__ = "number above 0 and up to 1"
+fraction = _number(float, lambda value: 0 <= value <= 1, "from 0 to 1")
+positive_fraction = _number(float, lambda value: 0 < value <= 1, "above 0 and up to 1")
 
 _TYPES = {
     "positive int": (positive(int), "N"),
@@ -318,6 +305,14 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         help="make a bad crystal an error instead of skipping and listing it",
     )
     group.add_argument(
+        "--trust-code",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import this module, which a trained network that is loaded may then be of; code that "
+        "a run names is not run otherwise (default: none; may be repeated)",
+    )
+    group.add_argument(
         "--max-atoms",
         type=positive(int),
         default=MAX_ATOMS,
@@ -357,9 +352,16 @@ def add_model_flags(parser: argparse.ArgumentParser, what: str, default: str | N
     )
     parser.add_argument(
         "sources",
-        nargs="+",
+        nargs="*",
         metavar="SOURCE",
         help="data sets or paths of crystals, as --data of the other commands takes them",
+    )
+    parser.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="the same as a SOURCE without a flag",
     )
     parser.add_argument(
         "--batch-size",

@@ -40,7 +40,8 @@ def execute(args: argparse.Namespace) -> None:
     store = data.graphs_for(args, model)
     found = model.predict_store(store, Devices(args.devices), args.batch_size)
     unit = f" ({found.unit})" if found.unit else ""
-    print(f"{found.property}{unit} by {args.model}", file=sys.stderr)
+    what = f"{data.counted(len(found.ids), 'prediction')} of {found.property}{unit} by {args.model}"
+    print(what + (f": {args.output}" if args.output else ""), file=sys.stderr)
     target = contextlib.nullcontext(sys.stdout)
     with target if args.output is None else cli.output(args.output, "w") as file:
         writer = csv.writer(file, lineterminator="\n")

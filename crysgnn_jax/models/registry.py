@@ -1,6 +1,7 @@
 """The property predictors by name. A new student takes a file beside this one, and a line here."""
 
 import dataclasses
+import difflib
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -39,12 +40,15 @@ def find_network(name: str) -> Network:
     Raises:
       UserError: there is no student of that name, or what the path leads to is none.
     """
-    if found := {**STUDENTS, **OTHERS}.get(name):
+    if found := {**STUDENTS, **OTHERS}.get(name.lower() if ":" not in name else name):
         return found
+    alike = difflib.get_close_matches(name.lower(), [*STUDENTS, *OTHERS], 1)
     found = find_member(
         name,
         "student",
-        f"there is {', '.join(STUDENTS)}, or a Flax module of your own as package.module:ClassName",
+        (f"did you mean {alike[0]}? " if alike else "")
+        + f"there is {', '.join(STUDENTS)}, or a Flax module of your own as "
+        "package.module:ClassName",
     )
     if isinstance(found, Network):
         return found
@@ -186,8 +190,11 @@ def require_protocol(module: nn.Module, needs: Needs, name: str) -> None:
         ) from error
     for output in both:
         if not isinstance(output, Prediction):
+            what = type(output).__name__
+            if isinstance(output, jax.ShapeDtypeStruct):
+                what = f"an array of shape {output.shape}"
             raise UserError(
-                f"`student` {name}: it returned {type(output).__name__}; return "
+                f"`student` {name}: it returned {what}; return "
                 "crysgnn_jax.Prediction(prediction, embeddings)"
             )
         shape = getattr(output.prediction, "shape", "?")

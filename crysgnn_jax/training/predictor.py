@@ -19,6 +19,7 @@ from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.build import build_store
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.graphs.store import GraphStore
+from crysgnn_jax.members import require_trust
 from crysgnn_jax.models.network import Network, Prediction
 from crysgnn_jax.models.registry import build, find_network, smallest_batch
 from crysgnn_jax.objectives.property import Standardiser
@@ -120,7 +121,8 @@ class TrainedModel:
 
         Raises:
           UserError: the directory holds no finished run or no checkpoint, or its weights do not
-            fit the network that its ``config.json`` describes.
+            fit the network that its ``config.json`` describes; or that is a module which this
+            process has not imported: a directory from elsewhere does not run code.
         """
         workdir = shipped.found(workdir)
         if not (workdir / CONFIG).exists():
@@ -130,6 +132,17 @@ class TrainedModel:
                 "start": f"pretrain --network STUDENT --workdir {workdir}",
             }
             hint = "make one with crysgnn " + command.get(parameter, "distill, or convert")
+            twins = [
+                name for name in ("distilled", "vanilla") if (workdir / name / CONFIG).exists()
+            ]
+            if twins:
+                raise UserError(
+                    f"`{parameter}` {workdir} holds twins; name "
+                    + " or ".join(str(workdir / name) for name in twins)
+                )
+            if parameter == "model":
+                known = [folder.name for folder in shipped.folders()] + _runs_in(Path("runs"))
+                hint = f"there are {', '.join(known[:8])}; or {hint}"
             raise UserError(f"`{parameter}` {workdir}: no trained {parameter} there; {hint}")
         made_with = read_made_with(workdir)
         if "model" not in made_with:
@@ -145,6 +158,7 @@ class TrainedModel:
         name = made_with["network"]
         featuriser = FeaturiserSettings(**made_with["featuriser"])
         if network is None:
+            require_trust(name, parameter, workdir)
             network = PRETRAINED[name] if name in PRETRAINED else find_network(name)
         module = build(network.module, made_with["model"], cutoff=featuriser.cutoff)
         variables: Variables
@@ -329,6 +343,12 @@ class TrainedModel:
 
     def _batcher(self, store: GraphStore, rows: np.ndarray, batch_size: int) -> Batcher:
         return lay_out(store, rows, self.network.needs, batch_size)[0]
+
+
+def _runs_in(folder: Path) -> list[str]:
+    """Finished runs that predict a property, under a folder."""
+    found = sorted(path.parent for path in folder.glob("**/predictions.csv"))
+    return [str(path) for path in found if (path / RESULT).exists()]
 
 
 def take_over(source: TrainedModel, parts: str = "") -> Callable:

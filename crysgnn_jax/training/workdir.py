@@ -158,9 +158,20 @@ def require_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], where: Path
     for name in sorted({*old, *new}):
         if old.get(name) != new.get(name):
             raise UserError(
-                f"`workdir` {where} holds a run with {name}={old.get(name)!r}, and this one has "
-                f"{new.get(name)!r}; use the same value, another `workdir`, or `overwrite`"
+                f"`workdir` {where} holds a run with {_named(name)} {_shown(old.get(name))}, and "
+                f"this one has {_shown(new.get(name))}; give the same, another `workdir`, or "
+                "`overwrite`"
             )
+
+
+def _named(path: str) -> str:
+    """A setting as a parameter where it has a flag: ``settings.epochs`` is `epochs`."""
+    folder, _, name = path.rpartition(".")
+    return f"`{name}`" if folder == "settings" else path
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

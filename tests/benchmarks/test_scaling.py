@@ -107,7 +107,7 @@ def test_default_counts_double_as_often_as_there_are_crystals(available, expecte
         (["--batch-sizes", "16,x"], "'16,x' is no list of whole numbers"),
         (["--batch-sizes", "16,16"], "a curve needs 2 different numbers"),
         (["--devices", "0"], "'0' is no list of whole numbers"),
-        (["--repeats", "0"], "invalid int greater than 0 value: '0'"),
+        (["--repeats", "0"], "--repeats 0: give a whole number greater than 0"),
     ],
 )
 def test_a_bad_flag_is_one_line(flags, message, capsys):

@@ -242,7 +242,10 @@ def _run(*words, cwd=ROOT):
     "words, message",
     [
         (["experiments.pretrain", "--data", "nowhere"], "--data nowhere: no such file"),
-        (["experiments.pretrain", "--epochs", "0"], "int greater than 0"),
+        (
+            ["experiments.pretrain", "--epochs", "0"],
+            "--epochs 0: give a whole number",
+        ),
         (["experiments.distill"], "--student"),
         (["experiments.distill", "--student", "cgcnn", "--weight", "2"], "number from 0 to 1"),
     ],

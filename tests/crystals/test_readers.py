@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import re
+import sqlite3
+import time
 import zipfile
 from types import SimpleNamespace
 
@@ -13,6 +16,7 @@ from ase.io import write
 
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.readers import crystal_list, open_source
+from crysgnn_jax.crystals.readers.limits import TooSlow, time_limit
 from crysgnn_jax.crystals.sources import Source
 from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.errors import InvalidCrystal, UserError
@@ -99,6 +103,44 @@ def test_cgcnn_empty_table(folder, content):
     (folder / "id_prop.csv").write_text(content)
     with pytest.raises(UserError, match="id_prop.csv: the (table|rows) ha"):
         open_source(folder)
+
+
+@pytest.mark.parametrize(
+    "id, reason",
+    [
+        ("../outside", "leads out of the folder"),
+        ("/etc/passwd", "leads out of the folder"),
+        ("x" * 300, "no file can have this id|is missing"),
+        ("c1.cif", "c1.cif.cif is missing; ids go without .cif"),
+    ],
+)
+def test_cgcnn_ids_are_names_of_files_in_the_folder(folder, id, reason):
+    (folder / "id_prop.csv").write_text(f"c0,1\n{id},2\n")
+    source = open_source(folder)
+    (found,) = reasons_of(source).values()
+    assert re.search(reason, found)
+    assert source.notes == ["3 CIF files have no row in id_prop.csv and are not read"]
+
+
+def test_cgcnn_table_of_any_encoding(folder):
+    for encoding in ("utf-8-sig", "utf-16", "latin-1"):
+        (folder / "id_prop.csv").write_bytes("id,größe\r\nc0,1\r\n\r\n".encode(encoding))
+        assert open_source(folder).label_names == ["größe"]
+
+
+def test_cgcnn_property_named_twice(folder):
+    (folder / "id_prop.csv").write_text("id,gap,gap\nc0,1,2\n")
+    with pytest.raises(UserError, match="names the property 'gap' twice"):
+        open_source(folder)
+
+
+def test_cgcnn_properties_are_known_where_no_row_is_good(folder):
+    (folder / "id_prop.csv").write_text("c0,hard\nc1,soft\n")
+    source = open_source(folder)
+    assert source.label_names == ["target"]
+    assert reasons_of(source)["c0"] == "id_prop.csv row 1: target='hard' is not a number"
+    with pytest.raises(UserError, match="give the folder"):
+        open_source(folder / "id_prop.csv")
 
 
 # Structure files
@@ -214,6 +256,145 @@ def test_truncated_download(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b'[{"jid": "a", "atoms"')
     with pytest.raises(UserError, match=f"{name}.*damaged"):
+        open_source(path)
+
+
+def test_a_cif_file_with_several_blocks_is_several_crystals(folder):
+    one, two = ((folder / f"c{k}.cif").read_text() for k in (0, 1))
+    two = two.replace("data_image0", "data_second")
+    for path in folder.glob("*.cif"):
+        path.unlink()
+    (folder / "both.cif").write_text(one + "\n" + two)
+    source = open_source(folder)
+    assert source.ids().tolist() == ["both#image0", "both#second"]
+    for found, expected in zip(crystals_of(source), collection(2)):
+        assert_same(found, expected)
+
+
+def test_what_is_not_read_is_counted(folder):
+    (folder / "more").mkdir()
+    (folder / "notes.txt").write_text("")
+    source = open_source(folder)
+    assert source.notes == ["not read: 1 folder (more) and 2 other files (1 .json, 1 .txt)"]
+    for path in folder.glob("*.cif"):
+        path.unlink()
+    with pytest.raises(UserError, match=r"no structure files .* but 1 folder \(more\)"):
+        open_source(folder)
+
+
+def test_compressed_cif_beside_others(folder):
+    path = folder / "c0.cif"
+    (folder / "z.cif.gz").write_bytes(gzip.compress(path.read_bytes()))
+    source = open_source(folder)
+    assert "z" in source.ids()
+    assert len(crystals_of(source)) == 5
+
+
+def test_a_database_of_another_program_is_not_touched(tmp_path):
+    path = tmp_path / "other.db"
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE bookmarks (url TEXT)")
+    for content in (path.read_bytes(), b"", b"text"):
+        path.write_bytes(content)
+        (reason,) = reasons_of(open_source(path)).values()
+        assert "no database of ASE's" in reason or "no SQLite database" in reason
+        assert path.read_bytes() == content
+        assert [file.name for file in tmp_path.iterdir()] == ["other.db"]
+
+
+@pytest.mark.parametrize(
+    "name, text, reason",
+    [
+        ("a.xyz", "1000000000\n\nHe 0 0 0\n", "claims 1000000000 atoms, and 1 lines follow"),
+        (
+            "a.extxyz",
+            '1\nLattice="9 0 0 0 9 0 0 0 9" Properties=species:S:1:pos:R:3:x:R:900000000\n'
+            "He 0 0 0 1\n",
+            "claims 900000004 columns",
+        ),
+        ("POSCAR", "x\n1\n9 0 0\n0 9 0\n0 0 9\nHe\n1000000000\nDirect\n0 0 0\n", "claims"),
+        ("POSCAR", "two kinds\n1\n9 0 0\n0 9 0\n0 0 9\n1 1\nDirect\n0 0 0\n.5 .5 .5\n", "symbols"),
+        ("a.vasp", "x\n1\n1e999 0 0\n0 9 0\n0 0 9\nHe\n1\nDirect\n0 0 0\n", "not a finite|ASE"),
+    ],
+)
+def test_claims_are_checked_before_memory_is_taken(tmp_path, name, text, reason):
+    (tmp_path / name).write_text(text)
+    (found,) = reasons_of(open_source(tmp_path / name)).values()
+    assert re.search(reason, found)
+
+
+def test_reading_has_an_end():
+    with pytest.raises(TooSlow, match="over 0 s"), time_limit(0.05):
+        time.sleep(2)
+    with time_limit(0.05):
+        pass
+    time.sleep(0.1)  # the alarm is off
+
+
+# JARVIS, as others write it
+
+
+def test_jarvis_cartesian_as_text(tmp_path):
+    record = _record(rocksalt())
+    for text, meant in (("False", False), ("0", False), ("True", True)):
+        record["atoms"]["cartesian"] = text
+        coords = rocksalt().frac_coords
+        record["atoms"]["coords"] = (coords @ rocksalt().lattice if meant else coords).tolist()
+        (tmp_path / "set.json").write_text(json.dumps([record]))
+        (crystal,) = crystals_of(open_source(tmp_path / "set.json"))
+        assert_same(crystal, rocksalt())
+    record["atoms"]["cartesian"] = "perhaps"
+    (tmp_path / "set.json").write_text(json.dumps([record]))
+    (reason,) = reasons_of(open_source(tmp_path / "set.json")).values()
+    assert reason == "its cartesian is 'perhaps', neither true nor false"
+
+
+def test_jarvis_coordinates_of_another_shape_are_not_reshaped(tmp_path):
+    record = _record(perovskite())
+    record["atoms"]["coords"] = np.array(record["atoms"]["coords"]).T.tolist()
+    (tmp_path / "set.json").write_text(json.dumps([record]))
+    (reason,) = reasons_of(open_source(tmp_path / "set.json")).values()
+    assert "need coordinates [5, 3]" in reason
+
+
+@pytest.mark.parametrize("form", ["object", "single", "text"])
+def test_jarvis_objects_of_records_and_numbers_as_text(tmp_path, form):
+    record = _record(rocksalt(), gap="1.5", formula="NaCl", missing="na", code="nan")
+    id = record["jid"]
+    content = {"object": {id: record}, "single": record, "text": [record]}[form]
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    source = open_source(tmp_path / "set.json")
+    (crystal,) = crystals_of(source)
+    assert crystal.labels == {"gap": 1.5} and crystal.id == id
+    if form == "object":
+        del record["jid"]
+        (tmp_path / "set.json").write_text(json.dumps({"key": record}))
+        assert open_source(tmp_path / "set.json").ids().tolist() == ["key"]
+
+
+def test_control_characters_are_written_out(tmp_path):
+    record = _record(rocksalt(id="a\x1b[31mb\ud800"), **{"gap\ud800": 1.0})
+    (tmp_path / "set.json").write_text(json.dumps([record, {"jid": "\x07"}]))
+    source = open_source(tmp_path / "set.json")
+    assert source.ids().tolist() == ["a\\x1b[31mb\\ud800", "\\x07"]
+    assert source.label_names == ["gap\\ud800"]
+    first, second = source.items(0, 2)
+    assert source.decode(first).id == source.ids()[0]
+    with pytest.raises(InvalidCrystal) as caught:
+        source.decode(second)
+    assert caught.value.crystal_id == source.ids()[1]
+    assert "\x1b" not in str(UserError("the file \x1b[2J"))
+
+
+@pytest.mark.parametrize("kind", ["gz", "zip"])
+def test_what_unpacks_to_far_more_is_refused(tmp_path, kind):
+    path, blank = tmp_path / f"bomb.json.{kind}", b" " * 30_000_000
+    if kind == "gz":
+        path.write_bytes(gzip.compress(blank))
+    else:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("bomb.json", blank)
+    with pytest.raises(UserError, match="over 200 times"):
         open_source(path)
 
 

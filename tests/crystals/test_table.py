@@ -135,6 +135,7 @@ def test_a_bad_row_leaves_the_others_usable(path, changes, reason):
         ({"lattice": None}, "array 'lattice' is missing"),
         ({"n_atoms": np.array([1, 3])}, "array 'numbers' has shape .3., but 2 ids and 4 atoms"),
         ({"n_atoms": np.array([4, -1])}, "array 'n_atoms' has a negative count"),
+        ({"n_atoms": np.array([2**64 - 2, 5], np.uint64)}, "array 'n_atoms' has a count of 1844"),
         ({"n_atoms": np.array([1.0, 2.0])}, "array 'n_atoms' has the wrong type float64"),
         ({"ids": np.array(["a", "b", "c"])}, "array 'n_atoms' has shape .2., but 3 ids"),
         ({"frac_coords": np.zeros((3, 2))}, "array 'frac_coords' has shape .3, 2."),

@@ -57,10 +57,18 @@ def decode(item):
         raise InvalidCrystal(item.id, "it cannot be read")
     if item.fault == "fatal":
         os._exit(3)
+    if item.fault == "bug":
+        1 / 0  # noqa: B018
+    if item.fault == "far":
+        return Crystal(item.id, [2], np.zeros((1, 3)), 30 * np.eye(3))
+    if item.fault == "huge":
+        grid = np.stack(np.meshgrid(*[np.arange(6) / 6] * 3), -1).reshape(-1, 3)
+        return Crystal(item.id, np.full(216, 29), grid, 18 * np.eye(3))
     coords = np.array([[0, 0, 0], [1, 1, 1]]) * (0.001 if item.fault == "overlap" else 0.5)
     labels = {"energy": -item.edge} if item.edge > 4 else {}
     tags = {"split": "train" if item.edge < 5 else "validation"}
-    return Crystal(item.id, [55, 17], coords, item.edge * np.eye(3), labels, tags)
+    notes = ("read with care",) if item.fault == "noted" else ()
+    return Crystal(item.id, [55, 17], coords, item.edge * np.eye(3), labels, tags, notes)
 
 
 class ListSource:
@@ -244,6 +252,52 @@ def test_unusable_crystals_are_listed(tmp_path, small_chunks):
     assert "c-6" in store.ids and "c-3" not in store.ids
     with pytest.raises(UserError, match="4 of 20 crystals cannot be used; the first is c-3: it"):
         _build(source, tmp_path, strict=True)
+
+
+def test_whatever_a_library_raises_skips_one_crystal(tmp_path, small_chunks):
+    source = _source(faults={3: "bug", 9: "huge"})
+    store = _build(source, tmp_path, max_atoms=100)
+    assert len(store) == 18
+    assert store.skipped == [
+        ("c-3", "ZeroDivisionError: division by zero"),
+        ("c-9", "it has 216 atoms; up to 100 are taken (`max_atoms`)"),
+    ]
+    assert len(_build(source, tmp_path)) == 19
+    assert store_fingerprint(source, SETTINGS) != store_fingerprint(source, SETTINGS, 100)
+
+
+def test_notes_say_what_to_know_of_crystals_that_are_used(tmp_path, small_chunks):
+    source = _source(4, faults={1: "noted", 2: "far"})
+    source.notes = ["one file is not read"]
+    store = _build(source, tmp_path)
+    assert len(store) == 4 and store.skipped == []
+    assert store.notes == [
+        ("", "one file is not read"),
+        ("c-1", "read with care"),
+        ("c-2", "no atom has a neighbour within 8 Å"),
+    ]
+    assert open_store(store.path).notes == store.notes
+
+
+def test_a_neighbour_search_that_fails_on_many_is_made_one_by_one(tmp_path, monkeypatch):
+    search = build_module.neighbour_lists
+
+    def failing(crystals, settings):
+        if any(crystal.id == "c-1" for crystal in crystals):
+            raise OverflowError("too large")
+        return search(crystals, settings)
+
+    monkeypatch.setattr(build_module, "neighbour_lists", failing)
+    store = _build(_source(4), tmp_path)
+    assert store.ids.tolist() == ["c-0", "c-2", "c-3"]
+    assert store.skipped == [("c-1", "OverflowError: too large")]
+
+
+def test_labels_with_long_and_strange_names(tmp_path):
+    source = _source(3)
+    source.label_names = ("energy", "x" * 300, "größe/🙂" * 30)
+    store = _build(source, tmp_path)
+    assert all(np.isnan(store.labels(name)).all() for name in source.label_names[1:])
 
 
 def test_duplicate_ids(tmp_path, small_chunks):

@@ -1,5 +1,6 @@
 """Space groups of textbook structures and of published crystals."""
 
+import moyopy
 import numpy as np
 import pytest
 
@@ -7,6 +8,7 @@ from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.errors import InvalidCrystal
 from crysgnn_jax.graphs.symmetry import CRYSTAL_SYSTEMS, crystal_system, space_group_number
 from golden_files import SHARED
+from toys import rocksalt
 
 PUBLISHED = SHARED / "data" / "mp_36k.npz"
 
@@ -77,3 +79,15 @@ def test_published_space_groups():
             space_group_number(Crystal(str(k), species[atoms], coords[atoms], lattices[k]), 0.01)
         )
     assert np.mean(np.array(found) == table["space_group"][chosen]) >= 0.995
+
+
+def test_a_panic_of_the_search_is_about_one_crystal(monkeypatch):
+    class PanicException(BaseException):
+        """As of Rust: no Exception."""
+
+    def panics(*_, **__):
+        raise PanicException("called `Option::unwrap()`")
+
+    monkeypatch.setattr(moyopy, "MoyoDataset", panics)
+    with pytest.raises(InvalidCrystal, match="moyo gave up on it"):
+        space_group_number(rocksalt(), 0.01)
