@@ -8,6 +8,7 @@ import numpy as np
 
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.errors import InvalidCrystal
+from crysgnn_jax.graphs.primitive import Cell, primitive_cell
 
 CRYSTAL_SYSTEMS = (
     "triclinic",
@@ -24,6 +25,9 @@ N_SPACE_GROUPS = 230
 _LAST_SPACE_GROUPS = np.array([2, 15, 74, 142, 167, 194, N_SPACE_GROUPS])
 """The last space group of each crystal system (International Tables for Crystallography A)."""
 
+LARGE = 500
+"""Atoms. In larger cells moyo takes seconds to look at pairs of atoms for translations."""
+
 # moyo warns about symmetry operations that do not fit a supercell; only the number is used here.
 logging.getLogger("moyo").setLevel(logging.ERROR)
 
@@ -35,9 +39,10 @@ def space_group_number(crystal: Crystal, symprec: float) -> int:
       InvalidCrystal: no space group fits, not even with the tighter tolerances that moyo goes on
         to try; such a structure has atoms closer than ``symprec``.
     """
-    cell = moyopy.Cell(
-        crystal.lattice.tolist(), crystal.frac_coords.tolist(), crystal.species.tolist()
-    )
+    found = Cell(crystal.lattice, crystal.frac_coords, crystal.species)
+    if len(crystal.species) > LARGE:
+        found = primitive_cell(found, symprec)
+    cell = moyopy.Cell(*(array.tolist() for array in found))
     try:
         return moyopy.MoyoDataset(cell, symprec=symprec).number
     except ValueError as error:
