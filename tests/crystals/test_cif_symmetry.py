@@ -287,7 +287,7 @@ def test_what_no_structure_needs_stops_no_file(read, content):
 def test_compressed_and_magnetic_files(read, tmp_path):
     assert read(gzip.compress(PLAIN.encode()), "x.cif.gz")[0] == "Cl4Na4"
     assert read(PLAIN, "x.mcif")[0] == "Cl4Na4"
-    with pytest.raises(InvalidCrystal, match="damaged or incomplete"):
+    with pytest.raises(InvalidCrystal, match="Compressed file ended"):
         read(gzip.compress(PLAIN.encode())[:-20], "x.cif.gz")
     with pytest.raises(InvalidCrystal, match="over 200 times its size"):
         read(gzip.compress(b"#" * 10_000_000), "x.cif.gz")

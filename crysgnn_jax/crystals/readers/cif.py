@@ -55,6 +55,8 @@ _NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS) if number > 
 _TYPE = re.compile(r"([A-Za-z]{1,2})(?:\d+(?:\.\d+)?[+-]|[+-]\d*(?:\.\d+)?|\d*)$")
 """An element and a charge or number, as in ``Na``, ``Na1+``, ``Fe+3``, ``O2``."""
 
+_PART = re.compile(r"([A-Z][a-z]?)(\d+(?:\.\d+)?)?")
+
 _BLOCK = re.compile(rb"^[ \t]*data_", re.IGNORECASE | re.MULTILINE)
 
 _UNREAD = re.compile(
@@ -570,7 +572,10 @@ def _same_crystal(one: Atoms, other: Atoms, cell: gemmi.UnitCell) -> bool:
 def _counts(formula: str) -> Counter[int] | None:
     """Atomic number → count; None where a count is no whole number, or an element unknown."""
     counts: Counter[int] = Counter()
-    for symbol, count in re.findall(r"([A-Z][a-z]?)\s*(\d+(?:\.\d+)?)?", formula):
+    text = re.sub(r"[\s,]", "", formula)
+    if _PART.sub("", text):
+        return None
+    for symbol, count in _PART.findall(text):
         amount = float(count or 1)
         if amount != int(amount) or symbol not in _NUMBERS:
             return None

@@ -38,7 +38,7 @@ def content_of(path: Path) -> bytes:
         with gzip.open(path, "rb") as file:
             content = file.read(limit + 1)
     except (EOFError, zlib.error) as error:
-        raise ValueError(f"it is damaged or incomplete ({error})") from None
+        raise ValueError(str(error)) from None
     if len(content) > limit:
         raise ValueError(f"its content is over {MAX_EXPANSION} times its size; unpack it yourself")
     return content
