@@ -119,7 +119,7 @@ def test_a_finished_run_is_loaded_and_another_asks_for_its_place(folder, here, t
     first = cg.train("cgcnn", folder / "toys.npz", model={"width": 8}, **settings)
     again = cg.train("cgcnn", folder / "toys.npz", model={"width": 8}, **settings)
     assert again.fingerprint == first.fingerprint
-    with pytest.raises(cg.UserError, match="holds a run with model.width=8"):
+    with pytest.raises(cg.UserError, match="holds a run with model.width 8"):
         cg.train("cgcnn", folder / "toys.npz", model={"width": 9}, **settings)
 
 
@@ -141,7 +141,7 @@ def test_embeddings_stand_atom_by_atom_and_crystal_by_crystal(folder, here, teac
             lambda: cg.pretrain("elastic", workdir="x", network="cgcn"),
             "`network` cgcn: there is crysgnn",
         ),
-        (lambda: cg.train("cgcn", "elastic", workdir="x"), "`student` cgcn: there is cgcnn"),
+        (lambda: cg.train("cgcn", "elastic", workdir="x"), "`student` cgcn: did you mean cgcnn"),
         (lambda: cg.train("cgcnn", "elastic", "gap", workdir="x"), "`property` gap: elastic has"),
         (lambda: cg.train("cgcnn", "elastic", workdir="x", epoch=3), "`epoch`: there is no such"),
         (lambda: cg.train("cgcnn", "elastic", workdir="x", pull="far"), "`pull` far: there is"),

@@ -107,10 +107,11 @@ def test_messages_name_the_flags_of_the_command():
         "--learning-rate is too high for --student cgcnn in --data, and seldom is no flag"
     )
     assert "--students cgcnn" in cli.as_flags(message, compare.parser())
-    # Its crystals are given without a flag.
-    assert (
-        cli.as_flags("`data` x.cif: no such file", predict.parser()) == "data x.cif: no such file"
-    )
+    # Its crystals may be given without a flag, and with.
+    said = cli.as_flags("`data` x.cif: no such file", predict.parser())
+    assert said == "--data x.cif: no such file"
+    args = predict.parser().parse_args(["--model", "m", "a.cif", "--data", "b.cif"])
+    assert [*args.sources, *args.data] == ["a.cif", "b.cif"]
 
 
 def test_the_kind_of_network_has_its_old_flag_too():

@@ -101,7 +101,7 @@ def test_converted_networks_are_teachers(tmp_path):
 
 def test_conversion_is_repeated_only_on_demand(cgcnn, tmp_path):
     checkpoint = str(WEIGHTS / "cgcnn_band-gap.npz")
-    with pytest.raises(UserError, match="holds a run with checkpoint="):
+    with pytest.raises(UserError, match="holds a run with checkpoint "):
         cli.call(convert, ["--from", "cgcnn", checkpoint, "--workdir", str(cgcnn)])
     cli.call(convert, ["--from", "cgcnn", checkpoint, "--workdir", str(cgcnn), "--overwrite"])
     result = json.loads((cgcnn / "result.json").read_text())

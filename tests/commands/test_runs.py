@@ -162,7 +162,7 @@ def test_finished_run_is_reported_not_repeated(here, capsys):
     assert "holds a finished run" in capsys.readouterr().err
     assert (here / "once" / "result.json").read_text() == first
     assert (here / "once" / "metrics.jsonl").stat().st_mtime_ns == stamp
-    with pytest.raises(UserError, match=r"settings.seed=0, and this one has 1"):
+    with pytest.raises(UserError, match="with --seed 0, and this one has 1"):
         _distill(here, "once", "--vanilla", "--seed", "1")
     _distill(here, "once", "--vanilla", "--seed", "1", "--overwrite")
     with pytest.raises(UserError, match="holds a single run"):
@@ -287,7 +287,7 @@ def test_changed_split_file_is_noticed(here, tmp_path):
         )
         if first == 0:
             _distill(here, "split", "--vanilla", "--split", str(path))
-    with pytest.raises(UserError, match="split.ids="):
+    with pytest.raises(UserError, match="split.ids "):
         _distill(here, "split", "--vanilla", "--split", str(path))
 
 

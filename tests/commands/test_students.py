@@ -74,7 +74,7 @@ def test_crysxpp_starts_from_the_autoencoder_and_explains_itself(here, tmp_path,
     assert weights == sorted(weights, reverse=True)
     assert (tmp_path / "a" / "explanation.png").read_bytes().startswith(b"\x89PNG")
     # Other weights to start from are another run.
-    with pytest.raises(UserError, match="start="):
+    with pytest.raises(UserError, match="with start "):
         _distil(here, "crysxpp", "--workdir", tmp_path / "a", *flags)
     assert "starts from random convolutions" in capsys.readouterr().err
     with pytest.raises(UserError, match="holds crysgnn; crysxpp starts from crysae"):
@@ -247,7 +247,7 @@ def test_dropout_and_changed_code(here, tmp_path, own):
     _distil(here, f"{name}:Drop", *flags)
     # The same command after the module was changed is another run.
     own(name, DROPOUT.replace("0.5", "0.4"))
-    with pytest.raises(UserError, match="holds a run with code="):
+    with pytest.raises(UserError, match="holds a run with code "):
         _distil(here, f"{name}:Drop", *flags)
     own(name, DROPOUT.replace("width: int = 4", "width: int = 5"))
     with pytest.raises(UserError, match="holds a run with (code|model.width)="):

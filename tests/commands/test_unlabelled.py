@@ -78,7 +78,7 @@ def test_their_labels_are_not_looked_at(here, twins):
 
 def test_how_many_a_step_holds_is_a_setting(here, twins):
     flags = ("--unlabelled", here / "more.npz", "--unlabelled-per-batch", "8")
-    with pytest.raises(UserError, match="unlabelled.per_batch=4, and this one has 8"):
+    with pytest.raises(UserError, match="unlabelled.per_batch 4, and this one has 8"):
         _distil(here, "twins", *flags)
 
 

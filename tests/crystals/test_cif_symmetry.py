@@ -234,6 +234,7 @@ def test_occupancies_and_dummy_sites(read):
         ("C H4 N2 O", "hydrogen is missing"),
         ("C N2 S", "has the atoms"),  # a substitution
         ("C1 N2 O1", None),
+        ("C3 O1", "has the atoms"),
         ("C2 N4 O2", None),
     ],
 )

@@ -18,7 +18,7 @@ def test_new_interrupted_finished(tmp_path):
         workdir.finish({"test_mae": 1.0})
     with Workdir(tmp_path / "run", made_with) as workdir:
         assert workdir.result == {"test_mae": 1.0}
-    with pytest.raises(UserError, match="holds a run with settings.seed=0, and this one has 1"):
+    with pytest.raises(UserError, match="holds a run with `seed` 0, and this one has 1"):
         Workdir(tmp_path / "run", {"network": "cgcnn", "settings": {"seed": 1}})
     with Workdir(tmp_path / "run", {"network": "gatgnn"}, overwrite=True) as workdir:
         assert workdir.result is None

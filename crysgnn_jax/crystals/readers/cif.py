@@ -435,7 +435,7 @@ class _Block:
         if without_h[0] and without_h[1] and _reduced(without_h[0]) == _reduced(without_h[1]):
             return "", f"hydrogen is missing: the formula is {text}, the atoms are {atoms}"
         message = f"states the formula {text} and has the atoms {atoms}"
-        if sorted(_reduced(stated).values()) == sorted(_reduced(found).values()):
+        if _is_substitution(stated, found):
             return "", message
         return f"it {message}: atoms or operations are missing, or the formula is wrong", ""
 
@@ -566,6 +566,15 @@ def _same_crystal(one: Atoms, other: Atoms, cell: gemmi.UnitCell) -> bool:
         return np.sort((lengths + 1000.0 * kinds).ravel())
 
     return bool(np.abs(distances(one) - distances(other)).max() < 0.01)
+
+
+def _is_substitution(stated: Counter[int], found: Counter[int]) -> bool:
+    """Whether atoms are those of a formula with others in the places of some: the formula is that
+    of the parent. What a file cut short has is a part of its formula's elements."""
+    if sorted(_reduced(stated).values()) == sorted(_reduced(found).values()):
+        return True
+    units = found.total() / stated.total()
+    return bool(set(found) - set(stated)) and abs(units - round(units)) < 0.05 * units
 
 
 @functools.lru_cache(maxsize=1024)
