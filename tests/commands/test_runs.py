@@ -253,9 +253,8 @@ def test_killed_run_ends_with_the_same_parameters(here, command):
 
 
 def _last_step(run):
-    """Newest complete checkpoint, by the name of its directory."""
-    names = [path.name for path in (run / "checkpoints").glob("*") if path.name.isdigit()]
-    return max(map(int, names), default=0)
+    """Newest complete checkpoint, by the name of its file."""
+    return max((int(path.stem) for path in (run / "checkpoints").glob("*.npz")), default=0)
 
 
 def test_a_training_loop_of_ones_own_as_documented(here, tmp_path, monkeypatch):
