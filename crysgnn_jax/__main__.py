@@ -2,10 +2,11 @@
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
-from crysgnn_jax import __version__, stopping
+from crysgnn_jax import __version__
 
 COMMANDS = ("pretrain", "distill", "finetune", "compare", "predict", "embed", "convert")
 """Each a module of `crysgnn_jax.commands`, whose docstring's first line says what it does."""
@@ -17,7 +18,11 @@ def main(words: Sequence[str] | None = None) -> None:
     Args:
       words: those of the process where not given.
     """
-    # Before all that takes long to import.
+    # Before anything is imported that takes its time.
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    from crysgnn_jax import stopping
+
     stopping.watch()
     from crysgnn_jax.commands import cli
 

@@ -54,6 +54,9 @@ def watch() -> None:
     """
     if _wish.watching or sys.platform == "win32":
         return
+    # Until the thread is there, they wait; as they may have done since this process replaced
+    # another one, see `held_back`.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     taken = [
         number
         for number in (signal.SIGINT, signal.SIGTERM)
@@ -66,7 +69,6 @@ def watch() -> None:
     for number in taken:
         signal.signal(number, lambda *_: None)
     _wish.watching = True
-    # They may have been held back while this process replaced another, see `held_back`.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
 
 

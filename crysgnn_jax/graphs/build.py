@@ -293,8 +293,8 @@ def _run_chunks(
     try:
         running: set[Future] = set()
         for chunk in arguments:
-            # The first one starts the workers, whose imports no signal is to disturb.
-            with contextlib.nullcontext() if running else stopping.held_back():
+            # The first ones start the workers, whose imports no signal is to disturb.
+            with stopping.held_back():
                 running.add(executor.submit(_make_chunk, *chunk))
             # The items of a few chunks at a time are in memory, not those of the whole source.
             if len(running) > 2 * workers:
