@@ -12,6 +12,7 @@ import re
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn, Protocol
@@ -153,6 +154,8 @@ def _keep_compiled_steps() -> None:
             os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
         os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2**31))
+    # Where there is no room for them, they are made again by the next run: nothing is lost.
+    warnings.filterwarnings("ignore", "Error (writing|reading) persistent compilation cache")
 
 
 def _machine_fingerprint() -> str:

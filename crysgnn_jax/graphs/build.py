@@ -102,7 +102,7 @@ def build_store(
     fingerprint = store_fingerprint(source, settings)
     root = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     path = root / fingerprint
-    store = _finished(path)
+    store = _finished(path, quiet=True)
     if store is None:
         with _locked(root, fingerprint):
             # Another process may have finished it while this one waited for the lock.
@@ -133,8 +133,9 @@ def _available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _finished(path: Path) -> GraphStore | None:
-    """The store at ``path``; none where it is missing or damaged, so that it is built again.
+def _finished(path: Path, *, quiet: bool = False) -> GraphStore | None:
+    """The store at ``path``; none where it is missing or damaged, so that it is built again,
+    which is said unless ``quiet``.
 
     Raises:
       UserError: something else is in its place.
@@ -145,6 +146,8 @@ def _finished(path: Path) -> GraphStore | None:
     try:
         return open_store(path)
     except UserError as error:
+        if quiet:
+            return None
         found = str(error).removesuffix("; build it again with build_store")
         _log.warning("%s; it is built again", found)
         return None
