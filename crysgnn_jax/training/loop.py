@@ -92,7 +92,7 @@ class Trainer:
                 position.timed_crystals / max(position.timed_seconds, 1e-9), 1
             ),
             "parameters": sum(x.size for x in jax.tree.leaves(fit.variables["params"])),
-            "compilations": self._step.compilations,
+            "compilations": self._compilations,
             **self._loader.padding(self.plan(0)),
             "devices": str(self._devices),
         }
@@ -144,7 +144,7 @@ class Trainer:
                     **train,
                     **metrics,
                     **self._loader.padding(self.plan(position.epoch - 1)),
-                    "compilations": self._step.compilations,
+                    "compilations": self._compilations,
                 },
                 seconds=position.seconds,
             )
@@ -227,6 +227,11 @@ class Trainer:
         if last is None:
             return "there is no checkpoint yet"
         return f"the last good checkpoint is {self._checkpoints.path(last)}"
+
+    @property
+    def _compilations(self) -> int:
+        # A session that goes on after the last step of an epoch has had none to compile.
+        return max(1, self._step.compilations)
 
     def _out_of_patience(self, position: Position) -> bool:
         patience = self._settings.patience

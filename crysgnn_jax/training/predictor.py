@@ -226,7 +226,7 @@ class TrainedModel:
         store.settings.require(self.featuriser, f"the network in {self.path}")
         path = store.path / "embeddings" / f"{self.fingerprint}.npy"
         try:
-            if not _is_whole(path):
+            if not _is_whole(path, quiet=True):
                 path.parent.mkdir(exist_ok=True)
                 # A run that finds another one computing the same waits for it.
                 with locked(path.with_suffix(".lock")):
@@ -355,8 +355,9 @@ class TrainedModel:
         return lay_out(store, rows, self.network.needs, batch_size)[0]
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether embeddings are there, and as they were written."""
+def _is_whole(path: Path, *, quiet: bool = False) -> bool:
+    """Whether embeddings are there, and as they were written; if not, that is said unless
+    ``quiet``."""
     try:
         known = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         damage = first_damaged(path.parent, known) if path.name in known else "its sums are lost"
@@ -364,7 +365,7 @@ def _is_whole(path: Path) -> bool:
         return False
     except (ValueError, TypeError, KeyError):
         damage = "its sums are lost"
-    if damage is not None:
+    if damage is not None and not quiet:
         _log.warning("%s: %s; the embeddings are computed again", path.parent, damage)
     return damage is None
 

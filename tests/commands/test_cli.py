@@ -162,7 +162,7 @@ def test_a_disk_that_takes_nothing_is_told_in_one_line(capsys, number):
         with cli.as_a_process():
             raise OSError(number, os.strerror(number), "/somewhere/file")
     assert stop.value.code == 2
-    assert capsys.readouterr().err.startswith(f"error: /somewhere/file cannot be written (")
+    assert capsys.readouterr().err.startswith("error: /somewhere/file cannot be written (")
 
 
 def test_output_is_there_whole_or_not_at_all(tmp_path):
