@@ -106,7 +106,6 @@ class EpochSide:
                 progress=Progress(1 + repeats, "epoch", quiet=True),
             )
             trainer.fit(found.state)
-            checkpoints.close()
         return {
             "epochs": epochs,
             "steps": alone,

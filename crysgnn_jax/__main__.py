@@ -2,7 +2,9 @@
 
 import importlib
 import os
+import signal
 import sys
+from collections.abc import Sequence
 
 from crysgnn_jax import __version__
 
@@ -10,9 +12,25 @@ COMMANDS = ("pretrain", "distill", "finetune", "compare", "predict", "embed", "c
 """Each a module of `crysgnn_jax.commands`, whose docstring's first line says what it does."""
 
 
-def main() -> None:
-    """Run the command that the first word names."""
-    words = sys.argv[1:]
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the command that the first word names.
+
+    Args:
+      words: those of the process where not given.
+    """
+    # Before anything is imported that takes its time.
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    from crysgnn_jax import stopping
+
+    stopping.watch()
+    from crysgnn_jax.commands import cli
+
+    with cli.as_a_process():
+        _run(sys.argv[1:] if words is None else words)
+
+
+def _run(words: Sequence[str]) -> None:
     # A script looks for modules beside itself; a user's own student lies in the current folder.
     sys.path.append(os.getcwd())
     if not words or words[0] in ("-h", "--help"):

@@ -1,6 +1,8 @@
 """`python -m experiments.compare`: the command `crysgnn compare`, in a clone."""
 
-from crysgnn_jax.commands import cli, compare
+import sys
+
+from crysgnn_jax.__main__ import main
 
 if __name__ == "__main__":
-    cli.run(compare)
+    main(["compare", *sys.argv[1:]])

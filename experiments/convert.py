@@ -1,6 +1,8 @@
 """`python -m experiments.convert`: the command `crysgnn convert`, in a clone."""
 
-from crysgnn_jax.commands import cli, convert
+import sys
+
+from crysgnn_jax.__main__ import main
 
 if __name__ == "__main__":
-    cli.run(convert)
+    main(["convert", *sys.argv[1:]])

@@ -1,6 +1,8 @@
 """`python -m experiments.distill`: the command `crysgnn distill`, in a clone."""
 
-from crysgnn_jax.commands import cli, distill
+import sys
+
+from crysgnn_jax.__main__ import main
 
 if __name__ == "__main__":
-    cli.run(distill)
+    main(["distill", *sys.argv[1:]])

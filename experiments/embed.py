@@ -1,6 +1,8 @@
 """`python -m experiments.embed`: the command `crysgnn embed`, in a clone."""
 
-from crysgnn_jax.commands import cli, embed
+import sys
+
+from crysgnn_jax.__main__ import main
 
 if __name__ == "__main__":
-    cli.run(embed)
+    main(["embed", *sys.argv[1:]])

@@ -1,6 +1,8 @@
 """`python -m experiments.finetune`: the command `crysgnn finetune`, in a clone."""
 
-from crysgnn_jax.commands import cli, finetune
+import sys
+
+from crysgnn_jax.__main__ import main
 
 if __name__ == "__main__":
-    cli.run(finetune)
+    main(["finetune", *sys.argv[1:]])

@@ -1,6 +1,8 @@
 """`python -m experiments.predict`: the command `crysgnn predict`, in a clone."""
 
-from crysgnn_jax.commands import cli, predict
+import sys
+
+from crysgnn_jax.__main__ import main
 
 if __name__ == "__main__":
-    cli.run(predict)
+    main(["predict", *sys.argv[1:]])

@@ -1,6 +1,8 @@
 """`python -m experiments.pretrain`: the command `crysgnn pretrain`, in a clone."""
 
-from crysgnn_jax.commands import cli, pretrain
+import sys
+
+from crysgnn_jax.__main__ import main
 
 if __name__ == "__main__":
-    cli.run(pretrain)
+    main(["pretrain", *sys.argv[1:]])

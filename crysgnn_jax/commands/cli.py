@@ -1,21 +1,27 @@
 """Running a command: what becomes of errors, and how its process is set up."""
 
 import argparse
+import codecs
 import contextlib
 import hashlib
-import logging
+import io
+import locale
 import os
 import platform
 import re
 import shlex
+import signal
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, NoReturn, Protocol
 
-from crysgnn_jax.cache import default_cache_dir
+from crysgnn_jax import stopping
+from crysgnn_jax.cache import default_cache_dir, make_cache_dir
 from crysgnn_jax.commands.flags import Parser
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.files import of_the_disk, writing, written
 from crysgnn_jax.members import import_module
 
 
@@ -29,6 +35,37 @@ class Command(Protocol):
         """Do what the flags say. Imports JAX."""
 
 
+@contextlib.contextmanager
+def as_a_process() -> Iterator[None]:
+    """What is within is all that this process does: it ends in one line at most, and with the exit
+    code that its shell expects, where it cannot go on, is stopped, or nobody reads on."""
+    _require_letters()
+    try:
+        yield
+        sys.stdout.flush()
+    except UserError as error:
+        _end(f"error: {error}", 2)
+    except BrokenPipeError:
+        _end("", 128 + signal.SIGPIPE)
+    except KeyboardInterrupt as stopped:
+        _end(str(stopped) or "interrupted", 128 + getattr(stopped, "number", signal.SIGINT))
+    except OSError as error:
+        if not of_the_disk(error):
+            raise
+        _end(f"error: {written(error, error.filename or 'a file')}", 2)
+
+
+def _end(line: str, code: int) -> NoReturn:
+    """End the process, with a line unless it is empty. Nobody may be there to read it, or what is
+    still to be printed."""
+    for stream, text in ((sys.stdout, ""), (sys.stderr, line)):
+        try:
+            print(text, end="\n" if text else "", file=stream, flush=True)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
+
+
 def run(command: Command, arguments: Sequence[str] | None = None) -> None:
     """Run a command as this process: a `UserError` becomes one line and exit code 2.
 
@@ -36,28 +73,19 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> None:
       command: module of the command.
       arguments: words after its name; those of the process where not given.
     """
-    parser = command.parser()
-    args = parser.parse_args(arguments)
-    # Not before the flags are known to be good: it makes the process start later.
-    set_up_process()
-    try:
+    stopping.watch()
+    with as_a_process():
+        parser = command.parser()
+        args = parser.parse_args(arguments)
+        # Not before the flags are known to be good: it makes the process start later.
+        set_up_process()
         _execute(command, parser, args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print(
-            "interrupted; the same command, without --overwrite, goes on from the last checkpoint",
-            file=sys.stderr,
-        )
-        sys.exit(130)
 
 
 def set_up_process() -> None:
     """What makes a process that trains fast and quiet. Before JAX is imported."""
     _use_huge_pages()
     _keep_compiled_steps()
-    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax logs every save
 
 
 def call(command: Command, arguments: Sequence[str]) -> None:
@@ -92,7 +120,24 @@ def _use_huge_pages() -> None:
     the start of a process only. An own GLIBC_TUNABLES is left alone.
     """
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+        _start_again(GLIBC_TUNABLES="glibc.malloc.hugetlb=1")
+
+
+def _require_letters() -> None:
+    """Start the process again in UTF-8 mode where the locale knows ASCII alone: there, a path with
+    other letters could be read, and not be told or written down."""
+    encoding = codecs.lookup(locale.getpreferredencoding(False)).name
+    if encoding == "ascii" and os.environ.get("PYTHONUTF8") != "1":
+        _start_again(PYTHONUTF8="1")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _start_again(**environment: str) -> None:
+    os.environ.update(environment)
+    # The new process takes over signals as its first thing, and none may come before.
+    with stopping.held_back():
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
@@ -100,14 +145,20 @@ def _keep_compiled_steps() -> None:
     """Let JAX keep what it compiles beside the graphs, for the next run of the same shapes.
 
     Kept apart by machine: a program for one CPU may not run on another that shares the folder. An
-    own JAX_COMPILATION_CACHE_DIR is left alone, and an empty one switches it off.
+    own JAX_COMPILATION_CACHE_DIR is left alone, and an empty one switches it off; so does a folder
+    that cannot be made.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
-            default_cache_dir() / "compiled" / _machine_fingerprint()
-        )
+        root = default_cache_dir()
+        with contextlib.suppress(OSError):
+            make_cache_dir(root)
+        if os.access(root, os.W_OK):
+            folder = str(root / "compiled" / _machine_fingerprint())
+            os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
         os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2**31))
+    # Where there is no room for them, they are made again by the next run: nothing is lost.
+    warnings.filterwarnings("ignore", "Error (writing|reading) persistent compilation cache")
 
 
 def _machine_fingerprint() -> str:
@@ -127,16 +178,25 @@ def command_line() -> str:
 
 @contextlib.contextmanager
 def output(path: Path, mode: str) -> Iterator[IO]:
-    """A file to write, there whole or not at all."""
+    """A file to write, there whole or not at all.
+
+    Raises:
+      UserError: it cannot be written.
+    """
     path = path.resolve()  # a link stays, what it leads to is written
+    text: dict[str, Any] = {} if "b" in mode else {"newline": "", "encoding": "utf-8"}
     if path.exists() and not path.is_file():  # a device or pipe
-        with open(path, mode) as file:
+        with open(path, mode, **text) as file:
             yield file
         return
     draft = path.with_name(path.name + ".tmp")
-    with open(draft, mode, newline=None if "b" in mode else "") as file:
-        yield file
-    os.replace(draft, path)
+    try:
+        with writing(path), open(draft, mode, **text) as file:
+            yield file
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def require_writable(path: Path) -> None:

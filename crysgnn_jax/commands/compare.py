@@ -8,7 +8,6 @@ import argparse
 import dataclasses
 import functools
 import itertools
-import os
 import queue
 import sys
 import time
@@ -18,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crysgnn_jax import stopping
 from crysgnn_jax.commands import cli, flags
 from crysgnn_jax.training.settings import UntaggedSettings
 
@@ -290,6 +290,7 @@ def _run(
         free.put(device)
 
     def train(job: _Job) -> dict[str, Any]:
+        stopping.check()
         device = free.get()
         try:
             return job.train(device)
@@ -330,22 +331,23 @@ def _run(
         for job in jobs:
             account(job, functools.partial(train, job))
     else:
-        with ThreadPoolExecutor(len(devices)) as pool:
+        # After a signal, each of the cells that are under way saves what it has.
+        with stopping.graceful(), ThreadPoolExecutor(len(devices)) as pool:
             running = {pool.submit(train, job): job for job in jobs}
             try:
                 for future in as_completed(running):
                     account(running[future], future.result)
-            except KeyboardInterrupt:
-                print("interrupted; the same command goes on", file=sys.stderr, flush=True)
-                # Running cells would be waited for; their checkpoints are whole at any moment.
-                os._exit(130)
+            except stopping.Stopped:
+                pool.shutdown(cancel_futures=True)
+                raise
     ordered = {job.cell: done[job.cell] for job in jobs if job.cell in done}
     return ordered, failures
 
 
 def _record(args: argparse.Namespace, jobs: Sequence[_Job], outcomes: Collection["Cell"]) -> None:
     """The command, and the settings and versions of every student's first cell."""
-    from crysgnn_jax.training.workdir import CONFIG, RESULT, read_json, write_json
+    from crysgnn_jax.files import write_json
+    from crysgnn_jax.training.workdir import CONFIG, RESULT, read_json
 
     configs: dict[str, Any] = {}
     seconds = 0.0

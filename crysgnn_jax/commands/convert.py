@@ -84,7 +84,6 @@ def execute(args: argparse.Namespace) -> None:
             checkpoints = Checkpoints(workdir.checkpoints)
             if checkpoints.last_step is None:
                 checkpoints.save(found.variables, found.variables, Position())
-            checkpoints.close()
             workdir.finish(result)
     what = f", predicts {property}" if "property" in result else ""
     print(f"{found.network}{what}: {path}")

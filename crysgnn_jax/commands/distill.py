@@ -60,6 +60,7 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.commands import data, students
     from crysgnn_jax.crystals.readers import read
     from crysgnn_jax.errors import UserError
+    from crysgnn_jax.files import write_json
     from crysgnn_jax.graphs.settings import FeaturiserSettings
     from crysgnn_jax.objectives.distillation import name_of_pull
     from crysgnn_jax.reporting.run import draw_run, title_of
@@ -67,7 +68,7 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.training.lesson import choose_property, load_teacher, prepare
     from crysgnn_jax.training.logs import Progress
     from crysgnn_jax.training.settings import UntaggedSettings
-    from crysgnn_jax.training.workdir import CONFIG, write_json
+    from crysgnn_jax.training.workdir import CONFIG
 
     training, learning = students.settings_of(args)
     untagged = UntaggedSettings(**flags.given(args, UntaggedSettings))

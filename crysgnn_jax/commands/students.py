@@ -12,6 +12,7 @@ from crysgnn_jax.commands.cli import command_line
 from crysgnn_jax.commands.flags import AUTOENCODER, given
 from crysgnn_jax.crystals.named import PROPERTY_UNITS
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.files import write_json
 from crysgnn_jax.models.network import Network
 from crysgnn_jax.models.registry import RESERVED, find_network
 from crysgnn_jax.reporting.tables import text_table
@@ -19,7 +20,7 @@ from crysgnn_jax.training import shipped
 from crysgnn_jax.training.lesson import Student
 from crysgnn_jax.training.predictor import TrainedModel, start_of
 from crysgnn_jax.training.settings import PropertySettings, TrainingSettings
-from crysgnn_jax.training.workdir import CONFIG, read_json, read_made_with, write_json
+from crysgnn_jax.training.workdir import CONFIG, read_json, read_made_with
 
 
 def student_of(

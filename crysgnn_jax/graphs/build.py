@@ -8,8 +8,10 @@ keeps two builds of one store apart.
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import shutil
@@ -17,23 +19,27 @@ import signal
 import threading
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from crysgnn_jax.cache import default_cache_dir, locked
+from crysgnn_jax import stopping
+from crysgnn_jax.cache import default_cache_dir, locked, make_cache_dir
+from crysgnn_jax.checksums import checksums
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.readers.items import one_line
 from crysgnn_jax.crystals.readers.limits import SECONDS, time_limit
 from crysgnn_jax.crystals.sources import Source, notes_of
 from crysgnn_jax.errors import InvalidCrystal, UserError
+from crysgnn_jax.files import of_the_disk
 from crysgnn_jax.graphs.neighbours import Neighbours, neighbour_lists
 from crysgnn_jax.graphs.reduction import reduce_graphs
 from crysgnn_jax.graphs.settings import MAX_ATOMS, FeaturiserSettings
 from crysgnn_jax.graphs.store import (
+    CONTENT,
     CRYSTAL_COLUMNS,
     EDGE_COLUMNS,
     FORMAT,
@@ -43,8 +49,11 @@ from crysgnn_jax.graphs.store import (
     GraphStore,
     column_file,
     open_store,
+    write_meta,
 )
 from crysgnn_jax.graphs.symmetry import space_group_number
+
+_log = logging.getLogger(__name__)
 
 MAX_DEFAULT_WORKERS = 16
 """More processes than this take longer to start than they save, and 60 MB each."""
@@ -60,7 +69,7 @@ def store_fingerprint(
     source: Source, settings: FeaturiserSettings, max_atoms: int = MAX_ATOMS
 ) -> str:
     """Hex digest that is equal exactly when the stores of two sources are."""
-    parts = [FORMAT, source.fingerprint(), _plain(settings)]
+    parts = [CONTENT, source.fingerprint(), _plain(settings)]
     description = json.dumps(parts if max_atoms == MAX_ATOMS else [*parts, max_atoms])
     return hashlib.blake2b(description.encode(), digest_size=16).hexdigest()
 
@@ -101,7 +110,7 @@ def build_store(
     fingerprint = store_fingerprint(source, settings, max_atoms)
     root = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     path = root / fingerprint
-    store = _finished(path)
+    store = _finished(path, quiet=True)
     if store is None:
         with _locked(root, fingerprint):
             # Another process may have finished it while this one waited for the lock.
@@ -132,11 +141,31 @@ def _available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _finished(path: Path) -> GraphStore | None:
-    """The store at ``path``; none where it is missing or damaged, so that it is built again."""
-    with contextlib.suppress(UserError):
+def _finished(path: Path, *, quiet: bool = False) -> GraphStore | None:
+    """The store at ``path``; none where it is missing or damaged, so that it is built again,
+    which is said unless ``quiet``.
+
+    Raises:
+      UserError: something else is in its place.
+    """
+    if not os.path.lexists(path):
+        return None
+    _require_folder(path)
+    try:
         return open_store(path)
-    return None
+    except UserError as error:
+        if quiet:
+            return None
+        found = str(error).removesuffix("; build it again with build_store")
+        _log.warning("%s; it is built again", found)
+        return None
+
+
+def _require_folder(path: Path) -> None:
+    """What is in the place of a store, or of the chunks of one, would be written to or deleted."""
+    if path.is_symlink() or not path.is_dir():
+        what = "a link" if path.is_symlink() else "a file"
+        raise UserError(f"{path} is {what}, where the graph cache has a directory; remove it")
 
 
 @contextlib.contextmanager
@@ -144,15 +173,30 @@ def _locked(root: Path, fingerprint: str) -> Iterator[None]:
     """Hold the lock of one store; wait for another process that holds it."""
     with contextlib.ExitStack() as stack:
         try:
-            root.mkdir(parents=True, exist_ok=True)
+            make_cache_dir(root)
             lock = locked(root / f"{fingerprint}.lock", on_wait=_refuse_own_parent)
             stack.enter_context(lock)
+            stack.enter_context(_writing(root))
         except OSError as error:
-            raise UserError(
-                f"the graph cache {root} cannot be written ({error.strerror}); set CRYSGNN_CACHE "
-                "or `cache` to a directory that can"
-            ) from error
+            raise _unwritable(root, error) from error
         yield
+
+
+@contextlib.contextmanager
+def _writing(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if not of_the_disk(error):
+            raise
+        raise _unwritable(root, error) from error
+
+
+def _unwritable(root: Path, error: OSError) -> UserError:
+    remedy = "set CRYSGNN_CACHE or `cache` to a directory that can"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = f"make room there, and the same command goes on, or {remedy}"
+    return UserError(f"the graph cache {root} cannot be written ({error.strerror}); {remedy}")
 
 
 _BUILDER = "CRYSGNN_BUILDER"
@@ -179,21 +223,28 @@ def _build(
     progress: Progress | None,
 ) -> GraphStore:
     partial = path.with_name(f"{path.name}.partial")
+    if os.path.lexists(partial):
+        _require_folder(partial)
     partial.mkdir(exist_ok=True)
+    # Of builds that were killed, or had no room.
+    for draft in partial.glob("*.tmp"):
+        draft.unlink()
     spans = [
         (start, min(start + CHUNK_SIZE, len(source))) for start in range(0, len(source), CHUNK_SIZE)
     ]
     chunk_files = {span: partial / "{:09d}-{:09d}.npz".format(*span) for span in spans}
-    pending = {span: file for span, file in chunk_files.items() if not zipfile.is_zipfile(file)}
+    pending = {span: file for span, file in chunk_files.items() if not _is_whole(file)}
     done = len(source) - sum(stop - start for start, stop in pending)
     if progress is not None:
         progress(done, len(source))
     running: Any = _run_chunks(source, settings, pending, min(workers, len(pending)), max_atoms)
-    with contextlib.closing(running):
+    # A chunk under way is finished before a signal ends the process: its workers would be left.
+    with stopping.graceful(), contextlib.closing(running):
         for n_items in running:
             done += n_items
             if progress is not None:
                 progress(done, len(source))
+            stopping.check()
 
     draft = partial / "store"
     shutil.rmtree(draft, ignore_errors=True)
@@ -223,6 +274,17 @@ def _build(
     return open_store(path)
 
 
+def _is_whole(chunk: Path) -> bool:
+    """Whether a chunk is there, and every array of it as it was written."""
+    try:
+        with zipfile.ZipFile(chunk) as file:
+            return file.testzip() is None
+    except FileNotFoundError:
+        return False
+    except Exception:  # of many kinds, depending on which byte is wrong
+        return False
+
+
 def _run_chunks(
     source: Source,
     settings: FeaturiserSettings,
@@ -247,15 +309,22 @@ def _run_chunks(
         workers, multiprocessing.get_context("spawn"), initializer=_start_worker
     )
     try:
-        running = set()
+        running: set[Future] = set()
         for chunk in arguments:
-            running.add(executor.submit(_make_chunk, *chunk))
+            # The first ones start the workers, whose imports no signal is to disturb.
+            with stopping.held_back():
+                running.add(executor.submit(_make_chunk, *chunk))
             # The items of a few chunks at a time are in memory, not those of the whole source.
             if len(running) > 2 * workers:
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                finished, running = _some_of(running)
                 yield from (future.result() for future in finished)
-        yield from (future.result() for future in running)
+        while running:
+            finished, running = _some_of(running)
+            yield from (future.result() for future in finished)
     except BrokenProcessPool as error:
+        # A signal to the whole group of processes ends the workers.
+        if stopping.is_coming():
+            stopping.check()
         raise UserError(
             f"{source.name}: a worker process died; either memory ran out (pass fewer workers) or "
             'a script does its work outside if __name__ == "__main__":; what is finished is kept'
@@ -265,10 +334,25 @@ def _run_chunks(
         del os.environ[_BUILDER]
 
 
+def _some_of(running: set[Future]) -> tuple[set[Future], set[Future]]:
+    """Wait for some chunks: those that are finished, and the others.
+
+    Raises:
+      Stopped: a signal came.
+    """
+    while True:
+        found = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+        if found.done:
+            return found.done, found.not_done
+        stopping.check()
+
+
 def _start_worker() -> None:
     """Settle a fresh worker process: deaf to Ctrl-C, and gone when its parent is."""
     # The parent decides what an interrupt means; the worker finishes its chunk.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
@@ -465,9 +549,9 @@ def _assemble(chunks: Sequence[_Chunk], draft: Path, meta: dict[str, Any]) -> No
         for name in (*CRYSTAL_COLUMNS, *RAGGED, "labels")
     }
     for name in CRYSTAL_COLUMNS:
-        np.save(draft / f"{name}.npy", columns[name])
+        _save(draft / f"{name}.npy", columns[name])
     for name, count in OFFSETS.items():
-        np.save(draft / f"{name}.npy", np.concatenate([[0], np.cumsum(columns[count])]))
+        _save(draft / f"{name}.npy", np.concatenate([[0], np.cumsum(columns[count])]))
     lengths = {name: int(columns[n].sum()) for n, names in RAGGED.items() for name in names}
     with contextlib.ExitStack() as stack:
         files = {name: stack.enter_context(open(draft / f"{name}.npy", "wb")) for name in lengths}
@@ -477,24 +561,23 @@ def _assemble(chunks: Sequence[_Chunk], draft: Path, meta: dict[str, Any]) -> No
 
     (draft / "labels").mkdir()
     for name, values in zip(meta["label_names"], columns["labels"].T):
-        np.save(draft / f"{column_file('labels', name)}.npy", np.ascontiguousarray(values))
+        _save(draft / f"{column_file('labels', name)}.npy", values)
     tags = [tags for chunk in chunks for tags in chunk.tags]
     tag_names = sorted({name for crystal_tags in tags for name in crystal_tags})
     (draft / "tags").mkdir()
     for name in tag_names:
         values = np.array([crystal_tags.get(name, "") for crystal_tags in tags])
-        np.save(draft / f"{column_file('tags', name)}.npy", values)
+        _save(draft / f"{column_file('tags', name)}.npy", values)
 
+    names = sorted(str(file.relative_to(draft)) for file in draft.rglob("*.npy"))
     meta |= {
         "n_crystals": len(columns["ids"]),
         "n_nodes": int(columns["n_nodes"].sum()),
         "n_edges": int(columns["n_edges"].sum()),
         "tag_names": tag_names,
-        "files": {
-            str(file.relative_to(draft)): file.stat().st_size for file in draft.rglob("*.npy")
-        },
+        "files": checksums(draft, names),
     }
-    (draft / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+    write_meta(draft, meta)
 
 
 def _read_chunks(
@@ -531,5 +614,12 @@ def _append(file: BinaryIO, piece: np.ndarray, length: int) -> None:
             "shape": (length, *piece.shape[1:]),
         }
         np.lib.format.write_array_header_1_0(file, header)
-    # Rows one after the other, whatever the order in memory.
-    piece.tofile(file)
+    # Rows one after the other, whatever the order in memory; and not by `tofile`, which does not
+    # tell why a disk takes no more.
+    file.write(piece.tobytes())
+
+
+def _save(file: Path, column: np.ndarray) -> None:
+    """What `np.save` does, but for the reason that it gives where it cannot."""
+    with open(file, "wb") as stream:
+        _append(stream, column, len(column))

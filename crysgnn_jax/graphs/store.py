@@ -2,7 +2,8 @@
 
 A store is a directory, named by a fingerprint of its content, of NumPy columns::
 
-    meta.json              what it was made from, its sizes, and the crystals left out
+    meta.json              what it was made from, the crystals left out, sizes and checksums
+    verified.json          which columns have been found whole, see `checksums`
     ids.npy                [n] text
     reduced_formula.npy    [n] text
     space_group.npy        [n] uint8, international number
@@ -36,14 +37,20 @@ from typing import Any
 
 import numpy as np
 
+from crysgnn_jax.checksums import first_damaged
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.files import write_text
 from crysgnn_jax.graphs.ragged import Graphs, Ragged
 from crysgnn_jax.graphs.reduction import reduce_graphs
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 
-FORMAT = 3
+CONTENT = 3
 """Raise this when a store of the same source and settings would come out different: also by the
 constants of `neighbours`, `equivalence` and `reduction`."""
+
+FORMAT = 3
+"""Raise this when the same content is kept in another way: stores of before are built again, and
+the runs that were made with them go on."""
 
 CRYSTAL_COLUMNS = ("ids", "reduced_formula", "space_group", "lattice")
 NODE_COLUMNS = ("species", "frac_coords", "degree")
@@ -249,7 +256,7 @@ def open_store(path: str | Path) -> GraphStore:
     """The finished store in the directory ``path``.
 
     Raises:
-      UserError: there is none, it has another format, or a file is missing or cut short.
+      UserError: there is none, it has another format, or a file is missing or damaged.
     """
     path = Path(path)
     remedy = "build it again with build_store"
@@ -258,19 +265,30 @@ def open_store(path: str | Path) -> GraphStore:
         found = meta["format"]
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} is not a graph store: it has no meta.json; {remedy}") from None
-    except (ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path / 'meta.json'} cannot be read ({error}); {remedy}") from error
     if found != FORMAT:
         raise UserError(f"{path} has store format {found}, not {FORMAT}; {remedy}")
-    for name, size in meta["files"].items():
-        file = path / name
-        if not file.is_file():
-            raise UserError(f"{path} is damaged: {name} is missing; {remedy}")
-        if file.stat().st_size != size:
-            raise UserError(
-                f"{path} is damaged: {name} has {file.stat().st_size} bytes, not {size}; {remedy}"
-            )
+    if meta.pop("checksum", None) != _checksum(meta):
+        raise UserError(f"{path / 'meta.json'} is damaged: it is not as written; {remedy}")
+    if (damage := first_damaged(path, meta["files"])) is not None:
+        raise UserError(f"{path} is damaged: {damage}; {remedy}")
     return GraphStore(path, meta)
+
+
+def write_meta(path: Path, meta: Mapping[str, Any]) -> None:
+    """Write ``meta.json`` of the store in the directory ``path``, the last of its files.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    meta = json.loads(json.dumps(meta))
+    write_text(path / "meta.json", json.dumps({**meta, "checksum": _checksum(meta)}, indent=1))
+
+
+def _checksum(meta: Mapping[str, Any]) -> str:
+    text = json.dumps(meta, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def column_file(folder: str, name: str) -> str:

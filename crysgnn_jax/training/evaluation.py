@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from crysgnn_jax import stopping
 from crysgnn_jax.batches.loader import Loader
 from crysgnn_jax.training.devices import Devices
 
@@ -34,8 +35,12 @@ class Evaluator:
 
         Yields:
           The rows of each device's batch, and the outputs ``[n_devices, …]`` on the devices.
+
+        Raises:
+          Stopped: a signal came while something is to be saved, see `stopping`.
         """
         for step_rows, batch in self._loader.load(self._loader.steps(rows)):
+            stopping.check()
             yield step_rows, self._function(variables, batch)
 
     def per_crystal(self, variables: Any, rows: np.ndarray) -> np.ndarray:

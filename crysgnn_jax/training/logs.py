@@ -1,7 +1,6 @@
 """What a run writes down and what it shows while it trains."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from crysgnn_jax.files import write_text
 from crysgnn_jax.training.checkpoints import Position
 
 
@@ -25,27 +25,38 @@ class MetricsLog:
     def truncate(self, position: Position) -> None:
         """Drop the lines after ``position``, which a resumed run is about to write again."""
         if self._path.exists():
-            lines = self._path.read_text().splitlines(keepends=True)
-            draft = self._path.with_name(self._path.name + ".tmp")
-            draft.write_text("".join(line for line in lines if _is_before(line, position)))
-            os.replace(draft, self._path)
+            lines = self._text().splitlines(keepends=True)
+            write_text(self._path, "".join(line for line in lines if _is_before(line, position)))
 
     def write(self, values: Mapping[str, Any], *, seconds: float) -> None:
         """Append one line; ``seconds`` is the training time so far."""
         entry = {**values, "seconds": round(seconds, 3), "time": round(time.time(), 3)}
-        with open(self._path, "a") as file:
+        with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
     def read(self) -> list[dict[str, Any]]:
-        """All lines."""
-        return [json.loads(line) for line in self._path.read_text().splitlines()]
+        """All lines that can be read."""
+        entries = map(_entry, self._text().splitlines())
+        return [entry for entry in entries if entry is not None]
+
+    def _text(self) -> str:
+        return self._path.read_text(encoding="utf-8", errors="replace")
+
+
+def _entry(line: str) -> dict[str, Any] | None:
+    """What a line says; None where that is not a whole line: the last one of a run that was killed
+    while writing it, or a damaged one."""
+    try:
+        entry = json.loads(line)
+        return entry if {"epoch", "step", "seconds"} <= entry.keys() else None
+    except (ValueError, AttributeError):
+        return None
 
 
 def _is_before(line: str, position: Position) -> bool:
-    try:
-        entry = json.loads(line)
-    except json.JSONDecodeError:
-        return False  # the last line of a run that was killed while writing it
+    entry = _entry(line)
+    if entry is None:
+        return False
     # A line carries the number of completed epochs: the summary of an epoch comes after a
     # checkpoint made at that epoch's last step.
     return entry["step"] <= position.step and entry["epoch"] <= position.epoch

@@ -1,5 +1,6 @@
 """The training loop: epochs, validation, logging, checkpoints, early stopping, resumption."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
@@ -8,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from crysgnn_jax import stopping
 from crysgnn_jax.batches.loader import Loader
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.training.checkpoints import Checkpoints, Position
@@ -90,7 +92,7 @@ class Trainer:
                 position.timed_crystals / max(position.timed_seconds, 1e-9), 1
             ),
             "parameters": sum(x.size for x in jax.tree.leaves(fit.variables["params"])),
-            "compilations": self._step.compilations,
+            "compilations": self._compilations,
             **self._loader.padding(self.plan(0)),
             "devices": str(self._devices),
         }
@@ -99,8 +101,13 @@ class Trainer:
         """Train from ``state``, or from the last checkpoint if there is one.
 
         Raises:
-          UserError: the loss became NaN or infinite.
+          UserError: the loss became NaN or infinite, or the run cannot be saved.
+          Stopped: a signal came; the step under way was finished, and the run saved.
         """
+        with stopping.graceful(), contextlib.closing(self._progress):
+            return self._fit(state)
+
+    def _fit(self, state: TrainState) -> Fit:
         position = Position()
         best = state.variables
         if self._checkpoints.last_step is not None:
@@ -111,7 +118,11 @@ class Trainer:
         started = time.monotonic() - position.seconds
         while position.epoch < settings.epochs and not self._out_of_patience(position):
             state = self._train_epoch(state, best, position, started)
-            score, metrics = self._evaluate(state.variables)
+            try:
+                score, metrics = self._evaluate(state.variables)
+            except stopping.Stopped:
+                self._save(state, best, position)
+                raise
             if not np.isfinite(score):
                 raise UserError(
                     f"the validation score became {score} after epoch {position.epoch + 1}; "
@@ -133,7 +144,7 @@ class Trainer:
                     **train,
                     **metrics,
                     **self._loader.padding(self.plan(position.epoch - 1)),
-                    "compilations": self._step.compilations,
+                    "compilations": self._compilations,
                 },
                 seconds=position.seconds,
             )
@@ -141,8 +152,6 @@ class Trainer:
             finished = position.epoch >= settings.epochs or self._out_of_patience(position)
             if finished or self._save_is_due():
                 self._save(state, best, position)
-        self._checkpoints.wait()
-        self._progress.close()
         return Fit(jax.tree.map(np.asarray, best), position)
 
     def _train_epoch(
@@ -160,15 +169,16 @@ class Trainer:
             state, metrics = self._step(state, batch)
             if waiting is not None:
                 self._account(*waiting, position, started)
-                # Not after the epoch's last step: what follows it, the validation, decides which
-                # weights are the best, and is saved under the same number of steps.
-                if self._save_is_due() and position.batch + 1 < len(plan):
-                    # The step under way belongs to the state, so it must be counted with it.
-                    self._account(rows, metrics, position, started)
-                    waiting = None
-                    self._save(state, best, position)
-                    continue
             waiting = rows, metrics
+            # Not after the epoch's last step: what follows it, the validation, decides which
+            # weights are the best, and is saved under the same number of steps.
+            is_due = self._save_is_due() and position.batch + 1 < len(plan)
+            if is_due or stopping.asked():
+                # The step under way belongs to the state, so it must be counted with it.
+                self._account(*waiting, position, started)
+                waiting = None
+                self._save(state, best, position)
+                stopping.check()
         if waiting is not None:
             self._account(*waiting, position, started)
         return state
@@ -213,11 +223,15 @@ class Trainer:
         )
 
     def _last_good(self) -> str:
-        self._checkpoints.wait()
         last = self._checkpoints.last_step
         if last is None:
             return "there is no checkpoint yet"
-        return f"the last good checkpoint is {self._checkpoints.directory / str(last)}"
+        return f"the last good checkpoint is {self._checkpoints.path(last)}"
+
+    @property
+    def _compilations(self) -> int:
+        # A session that goes on after the last step of an epoch has had none to compile.
+        return max(1, self._step.compilations)
 
     def _out_of_patience(self, position: Position) -> bool:
         patience = self._settings.patience

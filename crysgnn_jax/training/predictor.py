@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import json
+import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,8 +16,10 @@ import numpy as np
 
 from crysgnn_jax.batches.loader import Batcher, Loader, lay_out
 from crysgnn_jax.cache import locked
+from crysgnn_jax.checksums import checksums, first_damaged
 from crysgnn_jax.crystals.readers import read
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.files import write_json
 from crysgnn_jax.graphs.build import build_store
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.graphs.store import GraphStore
@@ -31,6 +35,8 @@ from crysgnn_jax.training.evaluation import Evaluator
 from crysgnn_jax.training.property_task import Start, Variables, bare
 from crysgnn_jax.training.run import name_of_leaf
 from crysgnn_jax.training.workdir import CHECKPOINTS, CONFIG, RESULT, read_json, read_made_with
+
+_log = logging.getLogger(__name__)
 
 BATCH_SIZE = 128
 """Crystals of an average batch when a network runs in evaluation mode."""
@@ -155,8 +161,24 @@ class TrainedModel:
                 "to finish it"
             )
         result = read_json(workdir / RESULT)
-        name = made_with["network"]
-        featuriser = FeaturiserSettings(**made_with["featuriser"])
+        try:
+            name = made_with["network"]
+            featuriser = FeaturiserSettings(**made_with["featuriser"])
+            labelled = result["task"] == "student"
+            about = {}
+            if labelled:
+                about = {
+                    "property": result["property"],
+                    "unit": result["unit"],
+                    "standardiser": Standardiser(
+                        float(result["target_mean"]), float(result["target_std"])
+                    ),
+                }
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"`{parameter}` {workdir}: its {CONFIG} or {RESULT} is damaged ({error!r}); train "
+                "it again, with `overwrite`"
+            ) from None
         if network is None:
             require_trust(name, parameter, workdir)
             network = PRETRAINED[name] if name in PRETRAINED else find_network(name)
@@ -166,7 +188,6 @@ class TrainedModel:
             variables = shipped.read_weights(workdir / shipped.WEIGHTS)
         else:
             variables = restore_best(workdir / CHECKPOINTS)
-        labelled = result["task"] == "student"
         if name not in PRETRAINED and (not labelled or made_with.get("teacher")):
             variables = bare(variables)  # of a `PretrainedStudent`, or a `ProjectedStudent`
         digest = hashlib.blake2b(digest_size=16)
@@ -177,13 +198,6 @@ class TrainedModel:
             # Heads are for training alone, and there may be others by now.
             variables = {kind: {"encoder": tree["encoder"]} for kind, tree in variables.items()}
         require_shapes(variables, _shapes(module, network), workdir)
-        about = {}
-        if labelled:
-            about = {
-                "property": result["property"],
-                "unit": result["unit"],
-                "standardiser": Standardiser(result["target_mean"], result["target_std"]),
-            }
         return cls(
             name,
             module,
@@ -226,11 +240,11 @@ class TrainedModel:
         store.settings.require(self.featuriser, f"the network in {self.path}")
         path = store.path / "embeddings" / f"{self.fingerprint}.npy"
         try:
-            if not path.exists():
+            if not _is_whole(path, quiet=True):
                 path.parent.mkdir(exist_ok=True)
                 # A run that finds another one computing the same waits for it.
                 with locked(path.with_suffix(".lock")):
-                    if not path.exists():
+                    if not _is_whole(path):
                         self._compute(path, store, devices, batch_size)
             return np.load(path, mmap_mode="r")
         except OSError as error:
@@ -240,19 +254,29 @@ class TrainedModel:
             ) from None
 
     def _compute(self, path: Path, store: GraphStore, devices: Devices, batch_size: int) -> None:
+        draft = path.with_suffix(".draft")
+        path.with_suffix(".json").unlink(missing_ok=True)
+        try:
+            self._compute_to(draft, store, devices, batch_size)
+            os.replace(draft, path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+        write_json(path.with_suffix(".json"), checksums(path.parent, [path.name]))
+
+    def _compute_to(self, file: Path, store: GraphStore, devices: Devices, batch_size: int) -> None:
         rows = np.arange(len(store))
         batcher = self._batcher(store, rows, batch_size)
         evaluator = Evaluator(devices, self.embed_batch, Loader(batcher, devices))
-        draft = path.with_suffix(".draft")
         out: Any = None
         for step_rows, vectors in evaluator.batches(devices.replicate(self.variables), rows):
             if out is None:
                 shape = (int(store.node_offsets[-1]), vectors.shape[-1])
-                out = np.lib.format.open_memmap(draft, "w+", np.float32, shape)
+                out = np.lib.format.open_memmap(file, "w+", np.float32, shape)
+                _reserve(file)
             for chosen, values in zip(step_rows, np.asarray(vectors)):
                 out[batcher.atoms(chosen)] = values[batcher.graphs.nodes_of_atoms(chosen)]
         out.flush()
-        os.replace(draft, path)
 
     def require_property(self) -> None:
         """
@@ -349,6 +373,33 @@ def _runs_in(folder: Path) -> list[str]:
     """Finished runs that predict a property, under a folder."""
     found = sorted(path.parent for path in folder.glob("**/predictions.csv"))
     return [str(path) for path in found if (path / RESULT).exists()]
+
+
+def _is_whole(path: Path, *, quiet: bool = False) -> bool:
+    """Whether embeddings are there, and as they were written; if not, that is said unless
+    ``quiet``."""
+    try:
+        known = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        damage = first_damaged(path.parent, known) if path.name in known else "its sums are lost"
+    except FileNotFoundError:
+        return False
+    except (ValueError, TypeError, KeyError):
+        damage = "its sums are lost"
+    if damage is not None and not quiet:
+        _log.warning("%s: %s; the embeddings are computed again", path.parent, damage)
+    return damage is None
+
+
+def _reserve(file: Path) -> None:
+    """Have a file's bytes on the disk before they are mapped: where a disk becomes full while a
+    mapped file is written, the process is ended without a word.
+
+    Raises:
+      OSError: there is no room.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with open(file, "r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
 
 
 def take_over(source: TrainedModel, parts: str = "") -> Callable:

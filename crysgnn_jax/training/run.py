@@ -12,6 +12,7 @@ import numpy as np
 
 from crysgnn_jax.batches.loader import Loader
 from crysgnn_jax.batches.splits import Split
+from crysgnn_jax.files import writing
 from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.models.network import Network
 from crysgnn_jax.objectives.loss import Loss
@@ -115,9 +116,11 @@ def train(run: Run, task: Task, draw: Draw = no_pictures) -> dict[str, Any]:
       draw: called before the run counts as finished.
 
     Raises:
-      UserError: the workdir cannot be used, or the loss became NaN or infinite.
+      UserError: the workdir cannot be used or written to, or the loss became NaN or infinite.
+      Stopped: a signal came, and the run was saved.
     """
-    with Workdir(run.workdir, run.made_with(task), overwrite=run.overwrite) as workdir:
+    opened = Workdir(run.workdir, run.made_with(task), overwrite=run.overwrite)
+    with opened as workdir, writing(run.workdir):
         if workdir.result is not None:
             run.progress.say(f"{workdir.path} holds a finished run")
             return workdir.result
@@ -140,7 +143,6 @@ def _learn(run: Run, learner: Learner, workdir: Workdir) -> dict[str, Any]:
         settings.epochs * steps_per_epoch,
         weight_decay=settings.weight_decay,
     )
-    checkpoints = Checkpoints(workdir.checkpoints)
     trainer = Trainer(
         devices=devices,
         step=make_train_step(learner.module, learner.loss, optimiser),
@@ -148,7 +150,7 @@ def _learn(run: Run, learner: Learner, workdir: Workdir) -> dict[str, Any]:
         rows=run.split.train,
         evaluate=learner.evaluate,
         settings=settings,
-        checkpoints=checkpoints,
+        checkpoints=Checkpoints(workdir.checkpoints),
         log=MetricsLog(workdir.metrics),
         progress=run.progress,
     )
@@ -160,7 +162,6 @@ def _learn(run: Run, learner: Learner, workdir: Workdir) -> dict[str, Any]:
         state = dataclasses.replace(state, params=begun["params"], batch_stats=begun["batch_stats"])
     begun_with = jax.tree.map(np.asarray, state.params)
     found = trainer.fit(state)
-    checkpoints.close()
     finished = learner.finish(devices.replicate(found.variables))
     untouched = {}
     if names := unchanged(begun_with, found.variables["params"]):

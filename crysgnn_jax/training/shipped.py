@@ -1,6 +1,5 @@
 """The trained networks that come with the package, each a folder of a few files."""
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,11 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
+from crysgnn_jax.array_files import Damaged, read_arrays
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.files import write_json
 from crysgnn_jax.training.checkpoints import restore_best
-from crysgnn_jax.training.workdir import CHECKPOINTS, CONFIG, RESULT, read_json, write_json
+from crysgnn_jax.training.workdir import CHECKPOINTS, CONFIG, RESULT, read_json
 
 FOLDER = Path(__file__).resolve().parents[1] / "shipped"
 WEIGHTS = "weights.npz"
@@ -36,9 +37,8 @@ def read_weights(path: Path) -> dict[str, Any]:
       UserError: the file is damaged.
     """
     try:
-        with np.load(path) as arrays:
-            tree = traverse_util.unflatten_dict(dict(arrays), sep="/")
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        tree = traverse_util.unflatten_dict(read_arrays(path), sep="/")
+    except (OSError, Damaged) as error:
         raise UserError(f"{path} is damaged ({error}); install the package again") from None
     return {"params": {}, "batch_stats": {}, **tree}
 

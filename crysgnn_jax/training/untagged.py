@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from crysgnn_jax.cache import default_cache_dir, locked
+from crysgnn_jax.cache import default_cache_dir, locked, make_cache_dir
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.models.network import Network
@@ -110,7 +110,8 @@ def kept(run: Run, task: Task, kind: str, cache: Path | str | None) -> TrainedMo
     folder = (default_cache_dir() if cache is None else Path(cache)) / kind
     workdir = folder / f"{run.name.replace(':', '.')}-{digest}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_cache_dir(folder.parent)
+        folder.mkdir(exist_ok=True)
         # A run that finds another one training the same waits for it.
         with locked(workdir.with_name(workdir.name + ".lock")):
             train(dataclasses.replace(run, workdir=workdir), task)

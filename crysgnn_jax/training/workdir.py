@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from crysgnn_jax import __version__
+from crysgnn_jax.cache import Lock
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.files import of_the_disk, write_json, written
 
 CONFIG, RESULT, METRICS, CHECKPOINTS = "config.json", "result.json", "metrics.jsonl", "checkpoints"
 LOCK = ".lock"
@@ -21,6 +21,13 @@ SKIPPED, NOTES = "skipped.csv", "notes.csv"
 
 _NO_RUN_YET = {LOCK, CONFIG + ".tmp", SKIPPED, NOTES}
 """What a run leaves that was killed, or refused, before it had written its settings."""
+
+_OF_A_RUN = {CONFIG, RESULT, METRICS, CHECKPOINTS, *_NO_RUN_YET}
+_MORE_OF_A_RUN = {
+    *("splits.json", "skipped.csv", "predictions.csv", "explanation.csv"),
+    *("loss.png", "parity.png", "explanation.png", "error.txt"),
+}
+"""What else a run may hold: a folder with anything else is not one, whose settings are damaged."""
 
 
 class Workdir:
@@ -37,30 +44,31 @@ class Workdir:
 
     Raises:
       UserError: the path cannot be a directory or holds something else, its run was made with
-        other settings, or another process is writing to it.
+        other settings or what it was made with is damaged, or another process is writing to it.
     """
 
     def __init__(self, path: Path | str, made_with: Mapping[str, Any], *, overwrite: bool = False):
         self.path = Path(path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            is_run = self._is_run()
+            is_run = self._is_run(overwrite)
             strange = [e.name for e in self.path.iterdir() if e.name not in _NO_RUN_YET]
             if strange and not is_run:
                 raise UserError(
                     f"`workdir` {path} holds other files ({strange[0]}) and no run; "
                     "name another directory"
                 )
-            self._lock = filelock.FileLock(self.path / LOCK)
-            self._lock.acquire(blocking=False)
-        except filelock.Timeout:
-            raise UserError(f"`workdir` {path} is in use by another run") from None
+            self._lock = Lock(self.path / LOCK)
+            is_free = self._lock.acquire(wait=False)
         except OSError as error:
-            raise UserError(
-                f"`workdir` {path} cannot be written to ({error.strerror}); name another directory"
-            ) from None
+            raise _unwritable(path, error) from error
+        if not is_free:
+            raise UserError(f"`workdir` {path} is in use by another run")
         try:
             self._claim(json.loads(json.dumps(made_with)), is_run and overwrite)
+        except OSError as error:
+            self._lock.release()
+            raise _unwritable(path, error) from error
         except BaseException:
             self._lock.release()
             raise
@@ -71,9 +79,18 @@ class Workdir:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
-    def _is_run(self) -> bool:
+    def _is_run(self, overwrite: bool) -> bool:
         config = self.path / CONFIG
-        return config.exists() and "made_with" in read_json(config)
+        if not config.exists():
+            return False
+        try:
+            return "made_with" in read_json(config)
+        except UserError:
+            # To be deleted, it need not be read; but what is deleted has to be a run.
+            names = {entry.name for entry in self.path.iterdir()}
+            if overwrite and names <= _OF_A_RUN | _MORE_OF_A_RUN:
+                return True
+            raise
 
     def _claim(self, made_with: Mapping[str, Any], overwrite: bool) -> None:
         config = self.path / CONFIG
@@ -123,7 +140,15 @@ def read_made_with(workdir: Path) -> dict[str, Any]:
     Raises:
       UserError: its ``config.json`` is missing or damaged.
     """
-    found = dict(read_json(workdir / CONFIG).get("made_with", {}))
+    try:
+        return _in_terms_of_today(dict(read_json(workdir / CONFIG).get("made_with", {})))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{workdir / CONFIG} is damaged ({error}); start the run anew, with `overwrite`"
+        ) from None
+
+
+def _in_terms_of_today(found: dict[str, Any]) -> dict[str, Any]:
     if not found:
         return found
     found.setdefault("network", "crysgnn")
@@ -146,6 +171,14 @@ def read_made_with(workdir: Path) -> dict[str, Any]:
         if name in found:
             found[name] = values
     return found
+
+
+def _unwritable(path: Path | str, error: OSError) -> UserError:
+    if of_the_disk(error):
+        return UserError(f"`workdir` {written(error, path)}")
+    return UserError(
+        f"`workdir` {path} cannot be written to ({error.strerror}); name another directory"
+    )
 
 
 def require_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], where: Path) -> None:
@@ -191,18 +224,17 @@ def read_json(path: Path) -> dict[str, Any]:
       UserError: it is missing or damaged.
     """
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it holds no object")
+        return found
     except FileNotFoundError:
         raise UserError(f"{path} is missing: {path.parent} is not a run's directory") from None
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); start the run anew") from None
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file so that it is there whole or not at all."""
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(draft, path)
+        remedy = "start the run anew, with `overwrite`"
+        if path.name == RESULT:
+            remedy = "delete it, and the command that trained the run writes it again"
+        raise UserError(f"{path} is damaged ({error}); {remedy}") from None
 
 
 def environment() -> dict[str, Any]:

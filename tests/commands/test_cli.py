@@ -1,7 +1,9 @@
 """The command line itself: commands, flags and how messages name them."""
 
 import dataclasses
+import errno
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 
 from crysgnn_jax.__main__ import COMMANDS, overview
 from crysgnn_jax.commands import cli, compare, distill, predict, pretrain
+from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.settings import settings_of
 from crysgnn_jax.training.settings import PropertySettings, TrainingSettings
@@ -123,3 +126,52 @@ def test_version():
     import crysgnn_jax
 
     assert crysgnn("--version").stdout.strip() == f"crysgnn {crysgnn_jax.__version__}"
+
+
+PRINT = """
+import sys
+from crysgnn_jax.commands import cli
+with cli.as_a_process():
+    for _ in range(100_000):
+        print(sys.argv[1])
+"""
+
+
+def test_a_reader_that_goes_is_no_error():
+    writer = subprocess.Popen(
+        [sys.executable, "-c", PRINT, "x"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert writer.stdout.readline() == b"x\n"
+    writer.stdout.close()
+    assert writer.stderr.read() == b""
+    assert writer.wait(30) == 128 + 13
+
+
+def test_a_locale_of_ascii_shows_all_letters(tmp_path):
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTHONIOENCODING", None)
+    done = subprocess.run(
+        [sys.executable, "-c", PRINT.replace("100_000", "1"), "né Å"],
+        env=environment, capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr, done.stdout.decode()) == (0, b"", "né Å\n")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_takes_nothing_is_told_in_one_line(capsys, number):
+    with pytest.raises(SystemExit) as stop:
+        with cli.as_a_process():
+            raise OSError(number, os.strerror(number), "/somewhere/file")
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith("error: /somewhere/file cannot be written (")
+
+
+def test_output_is_there_whole_or_not_at_all(tmp_path):
+    with cli.output(tmp_path / "a.csv", "w") as file:
+        file.write("né")
+    with pytest.raises(UserError, match="a.csv cannot be written .No space.*; make room"):
+        with cli.output(tmp_path / "a.csv", "w") as file:
+            file.write("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+    assert (tmp_path / "a.csv").read_text(encoding="utf-8") == "né"

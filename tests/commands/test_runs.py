@@ -15,10 +15,13 @@ import jax
 import numpy as np
 import pytest
 
+from crysgnn_jax import stopping
 from crysgnn_jax.commands import cli, distill, pretrain
 from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.errors import UserError
-from crysgnn_jax.training.checkpoints import restore_best
+from crysgnn_jax.training.checkpoints import Position, restore_best
+from crysgnn_jax.training.logs import MetricsLog, Progress
+from crysgnn_jax.training.predictor import TrainedModel
 from toys import collection
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -252,10 +255,88 @@ def test_killed_run_ends_with_the_same_parameters(here, command):
     assert results[0] == results[1]
 
 
+def test_a_signal_saves_the_run_which_goes_on_to_the_same_parameters(here, monkeypatch):
+    """In a step, in the last one of an epoch, and while the validation crystals are looked at."""
+    flags = ["--vanilla", "--checkpoint-seconds", "1000", "--log-every", "1"]
+    _distill(here, "undisturbed", *flags)
+    step, check = Progress.step, stopping.check
+    moments = {"in a step": 3, "in the last": 8, "in the validation": 8}
+    for moment, at in moments.items():
+
+        def interrupt(self, position, values, moment=moment, at=at):
+            step(self, position, values)
+            if (position.epoch, position.batch) == (1, at % 4 or 4):
+                if moment == "in the validation":
+                    monkeypatch.setattr(stopping, "check", validating)
+                else:
+                    os.kill(os.getpid(), signal.SIGINT)
+
+        def validating():
+            monkeypatch.setattr(stopping, "check", check)
+            os.kill(os.getpid(), signal.SIGINT)
+            check()
+
+        name = moment.replace(" ", "-")
+        monkeypatch.setattr(Progress, "step", interrupt)
+        with pytest.raises(stopping.Stopped):
+            _distill(here, name, *flags)
+        monkeypatch.setattr(Progress, "step", step)
+        assert 4 < _last_step(here / name) <= 8
+        _distill(here, name, *flags)
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            restore_best(here / name / "checkpoints"),
+            restore_best(here / "undisturbed" / "checkpoints"),
+        )
+        assert _metrics(here / name) == _metrics(here / "undisturbed")
+
+
+def test_damaged_files_of_a_run(here, tmp_path):
+    _distill(here, "healthy", "--vanilla")
+    for name, damage, message in [
+        ("checkpoints/*.npz", lambda text: text[: len(text) // 2], "holds the best weights"),
+        ("config.json", lambda text: text[:200], "config.json is damaged"),
+        ("config.json", lambda text: text.replace(b'"featuriser"', b'"featurizer"'), "is damaged"),
+        ("result.json", lambda text: text[:20], "result.json is damaged"),
+        ("result.json", lambda text: text.replace(b'"target_mean"', b'"target"'), "is damaged"),
+    ]:
+        path = tmp_path / "run"
+        shutil.copytree(here / "healthy", path)
+        for file in path.glob(name):
+            file.write_bytes(damage(file.read_bytes()))
+        with pytest.raises(UserError, match=message):
+            TrainedModel.load(path)
+        shutil.rmtree(path)
+
+
+def test_embeddings_with_a_flipped_bit_are_computed_again(here, tmp_path, caplog):
+    model = TrainedModel.load(here / "teacher")
+    embed = lambda: model.embed(here / "toys.npz", cache=tmp_path, devices=1)
+    atoms = np.array(embed().atoms)
+    (file,) = tmp_path.glob("*/embeddings/*.npy")
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 64
+    file.write_bytes(content)
+    np.testing.assert_array_equal(embed().atoms, atoms)
+    (line,) = caplog.messages
+    assert "holds other bytes than were written; the embeddings are computed again" in line
+
+
+def test_damaged_lines_of_metrics_are_left_out(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    for step in (1, 2, 3):
+        log.write({"epoch": 0, "step": step}, seconds=1.0)
+    lines = (tmp_path / "metrics.jsonl").read_bytes().split(b"\n")
+    lines[1] = b"\xff" + lines[1][1:]
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines))
+    assert [entry["step"] for entry in log.read()] == [1, 3]
+    log.truncate(Position(step=2))
+    assert [entry["step"] for entry in log.read()] == [1]
+
+
 def _last_step(run):
-    """Newest complete checkpoint, by the name of its directory."""
-    names = [path.name for path in (run / "checkpoints").glob("*") if path.name.isdigit()]
-    return max(map(int, names), default=0)
+    """Newest complete checkpoint, by the name of its file."""
+    return max((int(path.stem) for path in (run / "checkpoints").glob("*.npz")), default=0)
 
 
 def test_a_training_loop_of_ones_own_as_documented(here, tmp_path, monkeypatch):

@@ -1,9 +1,12 @@
 """Graph stores: their content, and that interruptions, rivals and damage do not change it."""
 
 import dataclasses
+import errno
 import hashlib
+import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -20,6 +23,7 @@ from crysgnn_jax.graphs.build import build_store, store_fingerprint
 from crysgnn_jax.graphs.neighbours import neighbour_list
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.graphs.store import open_store
+from crysgnn_jax.stopping import Stopped
 
 SETTINGS = FeaturiserSettings()
 COLUMNS = (
@@ -414,23 +418,105 @@ def test_a_script_without_a_guard_is_told(tmp_path):
     assert 'a script does its work outside if __name__ == "__main__"' in result.stderr
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut short", "meta"])
-def test_damaged_stores(tmp_path, damage):
+def _flip(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 16
+    file.write_bytes(content)
+
+
+def test_a_chunk_with_a_flipped_bit_is_made_again(tmp_path, small_chunks):
+    partial = tmp_path / f"{store_fingerprint(_source(), SETTINGS)}.partial"
+    with pytest.raises(KeyboardInterrupt):
+        _build(_source(), tmp_path, progress=_interrupt_after_nine)
+    _flip(sorted(partial.glob("*.npz"))[1])
+    log = tmp_path / "log"
+    store = _build(_source(log=log), tmp_path)
+    assert log.read_text().split()[:3] == ["c-3", "c-4", "c-5"]
+    _assert_equal(store, _build(_source(), tmp_path / "fresh"))
+
+
+def test_a_signal_ends_a_build_after_a_chunk(tmp_path, small_chunks):
+    def interrupt(done, total):
+        if done == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Stopped):
+        _build(_source(), tmp_path, progress=interrupt)
+    calls = []
+    _build(_source(), tmp_path, progress=lambda *done: calls.append(done))
+    assert calls[0] == (6, 20)
+
+
+def _edit(**changes):
+    def edit(file):
+        meta = {**json.loads(file.read_text()), **changes}
+        meta = {name: value for name, value in meta.items() if value is not None}
+        file.write_text(json.dumps(meta))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    "name, damage, reason",
+    [
+        ("senders.npy", Path.unlink, "senders.npy is missing"),
+        ("senders.npy", lambda f: f.write_bytes(f.read_bytes()[:-10]), "senders.npy has"),
+        ("distances.npy", _flip, "distances.npy holds other bytes than were written"),
+        ("labels/energy.npy", _flip, "energy.npy holds other bytes"),
+        ("meta.json", lambda f: f.write_bytes(f.read_bytes()[:-10]), "meta.json cannot be read"),
+        ("meta.json", lambda f: f.write_text("[1]"), "meta.json cannot be read"),
+        ("meta.json", Path.unlink, "it has no meta.json"),
+        ("meta.json", _edit(files=None), "meta.json is damaged"),
+        ("meta.json", _edit(settings={"cutoff": 7}), "meta.json is damaged"),
+        ("meta.json", _edit(format=2), "has store format 2"),
+    ],
+)
+def test_damaged_stores_are_built_again(tmp_path, caplog, name, damage, reason):
     store = _build(_source(), tmp_path)
     reference = _build(_source(), tmp_path / "fresh")
-    file = store.path / ("meta.json" if damage == "meta" else "senders.npy")
-    if damage == "missing":
-        file.unlink()
-    else:
-        file.write_bytes(file.read_bytes()[:-10])
-    reason = {
-        "missing": "senders.npy is missing",
-        "cut short": "senders.npy has",
-        "meta": "meta.json cannot be read",
-    }[damage]
+    damage(store.path / name)
     with pytest.raises(UserError, match=f"{reason}.*build it again"):
         open_store(store.path)
+    assert not caplog.messages
     _assert_equal(_build(_source(), tmp_path), reference)
+    (line,) = caplog.messages
+    assert reason in line and line.endswith("; it is built again")
+
+
+@pytest.mark.parametrize("suffix", ["", ".partial"])
+@pytest.mark.parametrize("what", ["file", "link", "dangling"])
+def test_what_is_in_the_place_of_a_store_is_left_alone(tmp_path, what, suffix):
+    place = tmp_path / "cache" / (store_fingerprint(_source(), SETTINGS) + suffix)
+    place.parent.mkdir()
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").write_text("content")
+    if what == "file":
+        place.write_text("content")
+    else:
+        place.symlink_to(tmp_path / ("precious" if what == "link" else "nowhere"))
+    with pytest.raises(UserError, match=f"{place.name} is a (file|link), where .*; remove it"):
+        _build(_source(), tmp_path / "cache")
+    assert [path.name for path in (tmp_path / "precious").iterdir()] == ["file"]
+    assert place.is_symlink() or place.read_text() == "content"
+
+
+def test_a_full_disk_is_told_and_the_build_goes_on_later(tmp_path, small_chunks, monkeypatch):
+    append = build_module._append
+
+    def full(file, piece, length):
+        if "vectors" in file.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(file, piece, length)
+
+    monkeypatch.setattr(build_module, "_append", full)
+    with pytest.raises(UserError, match="graph cache .* cannot be written .No space.*make room"):
+        _build(_source(), tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr(build_module, "CHUNK_SIZE", 3)
+    calls = []
+    store = _build(_source(), tmp_path, progress=lambda *done: calls.append(done))
+    assert calls[0] == (20, 20)
+    _assert_equal(store, _build(_source(), tmp_path / "fresh"))
 
 
 def test_opening_what_is_no_store(tmp_path):

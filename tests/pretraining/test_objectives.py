@@ -106,7 +106,6 @@ def test_a_loaded_teacher_needs_no_heads(graph, tmp_path):
     with Workdir(tmp_path, made_with) as workdir:
         checkpoints = Checkpoints(workdir.checkpoints)
         checkpoints.save(variables, variables, Position())
-        checkpoints.close()
         workdir.finish({"task": "pretraining"})
     found = TrainedModel.load(tmp_path)
     assert not found.module.objectives

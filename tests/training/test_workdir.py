@@ -1,8 +1,10 @@
 """The directory of a run: its states, its lock, and runs of earlier versions."""
 
+import errno
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +42,50 @@ def test_a_run_that_another_process_writes_is_left_alone(tmp_path):
     finally:
         other.kill()
         other.wait()
+    with Workdir(tmp_path / "run", {"network": "cgcnn"}) as workdir:
+        assert workdir.result is None
+
+
+def test_damaged_settings_can_be_overwritten_in_a_folder_of_a_run_alone(tmp_path):
+    made_with = {"network": "cgcnn"}
+    with Workdir(tmp_path, made_with):
+        pass
+    for damage in ('{"made_with": {"netw', "[]", "\xff"):
+        (tmp_path / "config.json").write_text(damage, encoding="latin-1")
+        with pytest.raises(UserError, match="config.json is damaged .*; start the run anew, with"):
+            Workdir(tmp_path, made_with)
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(UserError, match="config.json is damaged"):
+        Workdir(tmp_path, made_with, overwrite=True)
+    (tmp_path / "thesis.tex").unlink()
+    (tmp_path / "metrics.jsonl").write_text("")
+    with Workdir(tmp_path, made_with, overwrite=True) as workdir:
+        assert not workdir.metrics.exists()
+    assert read_made_with(tmp_path) == made_with
+
+
+def test_settings_of_another_kind_are_told(tmp_path):
+    (tmp_path / "config.json").write_text('{"made_with": {"network": "cgcnn", "model": 3}}')
+    with pytest.raises(UserError, match="config.json is damaged"):
+        read_made_with(tmp_path)
+
+
+def test_a_damaged_result_is_written_again_once_it_is_deleted(tmp_path):
+    with Workdir(tmp_path, {"network": "cgcnn"}) as workdir:
+        workdir.finish({"test_mae": 1.0})
+        (tmp_path / "result.json").write_text('{"test_m')
+        with pytest.raises(UserError, match="result.json is damaged .*; delete it, and"):
+            _ = workdir.result
+
+
+def test_a_disk_that_takes_no_more(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(UserError, match="`workdir` .* cannot be written .No space.* make room"):
+        Workdir(tmp_path / "run", {"network": "cgcnn"})
+    monkeypatch.undo()
     with Workdir(tmp_path / "run", {"network": "cgcnn"}) as workdir:
         assert workdir.result is None
 
