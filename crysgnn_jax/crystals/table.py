@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from crysgnn_jax.crystals.contents import MAX_EXPANSION, limit_of
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.errors import InvalidCrystal, UserError
 
@@ -200,6 +201,9 @@ def _read_arrays(path: str) -> dict[str, np.ndarray]:
     name = None
     try:
         with np.load(path, allow_pickle=False) as archive:
+            size = sum(member.file_size for member in archive.zip.infolist())
+            if size > limit_of(os.path.getsize(path)):
+                raise ValueError(f"its arrays are over {MAX_EXPANSION} times its size")
             arrays = {}
             for name in archive.files:
                 arrays[name] = archive[name]

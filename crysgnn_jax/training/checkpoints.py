@@ -1,23 +1,39 @@
-"""Checkpoints: the last state, the best weights, and the place in the run, saved as one."""
+"""Checkpoints: last state, best weights and the place in the run, saved as one, by orbax."""
 
+import contextlib
 import dataclasses
+import errno
 import json
 import logging
+import os
+import re
 import shutil
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from flax import traverse_util
 
-from crysgnn_jax.array_files import Damaged, read_arrays, write_arrays
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
+
+from crysgnn_jax.array_files import Damaged
+from crysgnn_jax.checksums import checksums, first_damaged
 from crysgnn_jax.errors import UserError
-from crysgnn_jax.files import writing
+from crysgnn_jax.files import write_json, writing
 
 KEPT = 2
 """Saves that are kept: should the last one be damaged, the run goes on from the one before."""
+
+CHECKSUMS = "checksums.json"
+"""In the folder of a save; saves of version 0.2 and before have none."""
+
+_DRAFT = ".draft"
+
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OSError)
+"""What orbax raises for checkpoints with missing, cut or foreign files."""
 
 _log = logging.getLogger(__name__)
 
@@ -50,10 +66,10 @@ class Position:
 
 
 class Checkpoints:
-    """The directory ``checkpoints/`` of a run: a file ``STEP.npz`` for each of the last saves.
+    """The directory ``checkpoints/`` of a run: a folder ``STEP`` for each of the last saves.
 
-    One file holds everything, so that state, best weights and position never disagree, and it is
-    there whole or not at all. Its arrays have checksums, those of the zip.
+    One save holds everything, so that state, best weights and position never disagree. It is there
+    whole or not at all, and has checksums.
 
     Args:
       directory: made with the first save.
@@ -69,7 +85,7 @@ class Checkpoints:
 
     def path(self, step: int) -> Path:
         """Of the save of a step."""
-        return self.directory / f"{step}.npz"
+        return self.directory / str(step)
 
     def save(self, last: Any, best: Any, position: Position) -> None:
         """Save the state, the best variables and the position, under the position's step.
@@ -77,23 +93,27 @@ class Checkpoints:
         Raises:
           UserError: the disk is full, or cannot be written to; the saves before are kept.
         """
-        last, best = jax.tree.map(np.asarray, (last, best))
-        arrays = {f"last/{name}": x for name, x in _named(last).items()}
-        arrays |= {f"best/{name}": x for name, x in _named(best).items()}
-        about = {
-            "position": dataclasses.asdict(position),
-            "names": list(arrays),
-            # NumPy's files know no such numbers as bfloat16, and keep their bytes.
-            "dtypes": {name: str(x.dtype) for name, x in arrays.items() if x.dtype.kind == "V"},
-            "empty": _empty(best),
-        }
+        path = self.path(position.step)
+        draft = path.with_name(path.name + _DRAFT)
         with writing(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
-            path = self.path(position.step)
-            write_arrays(path, {"about": np.array(json.dumps(about)), **arrays})
+            for left in self.directory.glob(f"*{_DRAFT}*"):  # of a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            _require_room(self.directory, (last, best))
+            try:
+                _write(draft, last, best, position)
+                names = [str(x.relative_to(draft)) for x in draft.rglob("*") if x.is_file()]
+                write_json(draft / CHECKSUMS, checksums(draft, sorted(names)))
+                if path.exists():
+                    shutil.rmtree(path)
+                os.replace(draft, path)
+            except BaseException:
+                for left in self.directory.glob(f"{draft.name}*"):
+                    shutil.rmtree(left, ignore_errors=True)
+                raise
         saves = _saves(self.directory)
         for step in sorted(saves)[:-KEPT]:
-            _remove(saves[step])
+            shutil.rmtree(saves[step], ignore_errors=True)
 
     def restore(self, last: Any, best: Any) -> tuple[Any, Any, Position]:
         """The last save that is whole, as NumPy arrays in the structure of the given trees.
@@ -105,14 +125,15 @@ class Checkpoints:
         saves = _saves(self.directory)
         for step in sorted(saves, reverse=True):
             try:
-                found = _read(saves[step], last, best)
+                found = _read(saves[step], {"last": last, "best": best})
             except Damaged as error:
                 damaged.append((saves[step], error))
                 continue
             for path, why in damaged:
                 _log.warning("%s is damaged (%s); going on from step %d", path, why, step)
-                _remove(path)
-            return found
+                shutil.rmtree(path, ignore_errors=True)
+            require_shapes(found["last"], last, saves[step])
+            return found["last"], found["best"], Position(**found["position"])
         path, why = damaged[0]
         raise UserError(f"{path} is damaged ({why}); start the run again with `overwrite`")
 
@@ -131,14 +152,7 @@ def restore_best(directory: Path) -> Any:
         raise UserError(f"{directory.parent} has no complete checkpoint; train it first")
     path = saves[max(saves)]
     try:
-        if path.is_dir():
-            from crysgnn_jax.training import orbax_checkpoints
-
-            return orbax_checkpoints.read_best(path)
-        arrays, about = _arrays(path, "best/")
-        tree: dict[Any, Any] = {tuple(name.split("/")): {} for name in about["empty"]}
-        tree |= {tuple(name.split("/")[1:]): array for name, array in arrays.items()}
-        return traverse_util.unflatten_dict(tree)
+        return _read(path, {"best": None})["best"]
     except Damaged as error:
         remedy = f"train {directory.parent} again, with `overwrite`"
         if len(saves) > 1:
@@ -152,81 +166,148 @@ def restore_best(directory: Path) -> Any:
 
 
 def _saves(directory: Path) -> dict[int, Path]:
-    """Step → its save: a file, or a folder of a run of version 0.2 and before."""
-    return {
-        int(path.stem): path
-        for path in (directory.iterdir() if directory.is_dir() else ())
-        if path.stem.isdecimal() and (path.suffix == ".npz" or not path.suffix and path.is_dir())
-    }
+    """Step → the folder of its save."""
+    content = directory.iterdir() if directory.is_dir() else ()
+    return {int(path.name): path for path in content if path.name.isdecimal() and path.is_dir()}
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+def _checkpointer() -> "ocp.Checkpointer":
+    """Of orbax, for the parts of a save. It returns when all is on disk: that takes a tenth of a
+    second here, and a save in the background may be lost where the process ends."""
+    import orbax.checkpoint as ocp
+
+    return ocp.Checkpointer(
+        ocp.CompositeCheckpointHandler(
+            last=ocp.StandardCheckpointHandler(),
+            best=ocp.StandardCheckpointHandler(),
+            position=ocp.JsonCheckpointHandler(),
+        )
+    )
 
 
-def _arrays(path: Path, beginning: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays of a save, and what else it says.
+def _require_room(directory: Path, trees: Any) -> None:
+    """
+    Raises:
+      OSError: the disk is too full for a save. Orbax would tell it by a hundred lines.
+    """
+    needed = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(trees)) + 2**16
+    if shutil.disk_usage(directory).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
+
+
+def _write(path: Path, last: Any, best: Any, position: Position) -> None:
+    """Have orbax write a save to a folder.
 
     Raises:
-      Damaged: an array is missing, or does not fit its checksum.
+      OSError: the disk is full, or cannot be written to.
+    """
+    import orbax.checkpoint as ocp  # a second, which few commands need
+
+    args = ocp.args.Composite(
+        last=ocp.args.StandardSave(_host(last)),
+        best=ocp.args.StandardSave(_host(best)),
+        position=ocp.args.JsonSave(dataclasses.asdict(position)),
+    )
+    try:
+        with _quietly(), contextlib.closing(_checkpointer()) as checkpointer:
+            checkpointer.save(path, args=args)
+    except Exception as error:
+        # What writes for orbax says in its text alone what the system has said.
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path.parent)) from error
+
+
+def _read(path: Path, trees: Mapping[str, Any]) -> dict[str, Any]:
+    """Parts of a save, as NumPy arrays, and its position.
+
+    Args:
+      path: the folder of the step.
+      trees: part → a tree of its structure; None for the structure that it has.
+
+    Raises:
+      Damaged: a file is missing, holds other bytes than were written, or orbax cannot read it.
+      UserError: a part has another structure.
+    """
+    import orbax.checkpoint as ocp
+
+    _check(path)
+    try:
+        with _quietly(), contextlib.closing(_checkpointer()) as checkpointer:
+            metadata = checkpointer.metadata(path).item_metadata
+            args = {}
+            for name, tree in trees.items():
+                there = getattr(metadata[name], "tree", metadata[name])
+                if tree is not None and _places(tree) != _places(there):
+                    raise UserError(
+                        f"{path} is written by another model or version; start the run again with "
+                        "`overwrite`"
+                    )
+                # Of the shapes that are there: `require_shapes` names what differs.
+                blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), there)
+                args[name] = ocp.args.StandardRestore(blank)
+            found = checkpointer.restore(
+                path, args=ocp.args.Composite(**args, position=ocp.args.JsonRestore())
+            )
+    except _DAMAGE as error:
+        first = str(error).strip().split("\n")[0]
+        raise Damaged(first or type(error).__name__) from error
+    parts = {name: found[name] for name in trees}
+    for name, tree in trees.items():
+        if tree is not None:
+            parts[name] = jax.tree.unflatten(jax.tree.structure(tree), _leaves(tree, parts[name]))
+    return {**parts, "position": found["position"]}
+
+
+def _check(path: Path) -> None:
+    """
+    Raises:
+      Damaged: the files of a save are not those that were written.
     """
     try:
-        about = json.loads(str(read_arrays(path, "about")["about"]))
-        arrays = read_arrays(path, beginning)
-        arrays.pop("about", None)
-        missing = {name for name in about["names"] if name.startswith(beginning)} - arrays.keys()
-        dtypes = about["dtypes"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise Damaged(f"it lacks {error}") from error
-    if missing:
-        raise Damaged(f"it lacks {min(missing)}")
-    arrays = {
-        name: x.view(np.dtype(dtypes[name])) if name in dtypes else x for name, x in arrays.items()
-    }
-    return arrays, about
+        known = json.loads((path / CHECKSUMS).read_text(encoding="utf-8"))
+        damage = first_damaged(path, known)
+    except FileNotFoundError:
+        return  # a save of version 0.2 or before
+    except (ValueError, TypeError, KeyError, AttributeError):
+        damage = "its checksums are lost"
+    if damage is not None:
+        raise Damaged(damage)
 
 
-def _read(path: Path, last: Any, best: Any) -> tuple[Any, Any, Position]:
-    trees = {"last": last, "best": best}
-    if path.is_dir():
-        from crysgnn_jax.training import orbax_checkpoints
-
-        found, position = orbax_checkpoints.read(path, trees)
-    else:
-        arrays, about = _arrays(path)
-        position = about["position"]
-        expected = {f"{part}/{name}" for part, tree in trees.items() for name in _named(tree)}
-        if expected != arrays.keys():
-            raise UserError(
-                f"{path} is written by another model or version; start the run again with "
-                "`overwrite`"
-            )
-        found = {part: _filled(tree, arrays, part) for part, tree in trees.items()}
-    require_shapes(found["last"], last, path)
-    return found["last"], found["best"], Position(**position)
+def _places(tree: Any) -> set[str]:
+    return {_place(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _named(tree: Any) -> dict[str, Any]:
-    """Leaves by their place in the tree: ``params/encoder/embedding/kernel``."""
-    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+def _leaves(tree: Any, found: Any) -> list[Any]:
+    """The leaves of ``found``, a tree of dicts, in the order of those of ``tree``."""
+    by_place = {_place(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(found)}
+    return [by_place[_place(path)] for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
 
 
-def _name(path: Any) -> str:
+def _place(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def _filled(tree: Any, arrays: Mapping[str, np.ndarray], part: str) -> Any:
-    taken: Callable = lambda path, _: arrays[f"{part}/{_name(path)}"]
-    return jax.tree_util.tree_map_with_path(taken, tree)
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what orbax says beside its exceptions: every save, and tracebacks of its threads."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels, hook = [logger.level for logger in loggers], threading.excepthook
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    threading.excepthook = lambda _: None
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
 
 
-def _empty(tree: Any) -> list[str]:
-    """Places of a tree of dicts where there is nothing: networks without batch norms have such."""
-    flat = traverse_util.flatten_dict(tree, keep_empty_nodes=True)
-    return ["/".join(path) for path, x in flat.items() if x is traverse_util.empty_node]
+def _host(tree: Any) -> Any:
+    return jax.tree.map(np.asarray, tree)
 
 
 def require_shapes(found: Any, expected: Any, directory: Path) -> None:

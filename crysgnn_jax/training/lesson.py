@@ -1,6 +1,7 @@
 """What a student learns a property from: crystals with labels, and the teacher's view of them."""
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from crysgnn_jax.training.settings import (
 from crysgnn_jax.training.taught import Taught, what_members_say
 from crysgnn_jax.training.untagged import kept, untagged_stage
 from crysgnn_jax.training.workdir import read_made_with
+
+_log = logging.getLogger(__name__)
 
 Teacher = TrainedModel | EmbeddingsFile
 """What can be distilled from."""
@@ -473,7 +476,14 @@ def load_teacher(given: Path | str, parameter: str = "teacher") -> Teacher:
     """
     if Path(given).suffix == ".npz":
         return EmbeddingsFile.load(given)
-    return TrainedModel.load(given, parameter)
+    teacher = TrainedModel.load(given, parameter)
+    if teacher.property is not None:
+        _log.warning(
+            "the teacher %s was trained on %s: what it teaches knows those labels, and a test on "
+            "crystals that it has seen is none",
+            *(teacher.path, teacher.property),
+        )
+    return teacher
 
 
 def choose_property(data: str, source: Source, choice: str | None) -> str:

@@ -19,7 +19,7 @@ from crysgnn_jax import stopping
 from crysgnn_jax.commands import cli, distill, pretrain
 from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.errors import UserError
-from crysgnn_jax.training.checkpoints import Position, restore_best
+from crysgnn_jax.training.checkpoints import Checkpoints, Position, restore_best
 from crysgnn_jax.training.logs import MetricsLog, Progress
 from crysgnn_jax.training.predictor import TrainedModel
 from toys import collection
@@ -294,7 +294,7 @@ def test_a_signal_saves_the_run_which_goes_on_to_the_same_parameters(here, monke
 def test_damaged_files_of_a_run(here, tmp_path):
     _distill(here, "healthy", "--vanilla")
     for name, damage, message in [
-        ("checkpoints/*.npz", lambda text: text[: len(text) // 2], "holds the best weights"),
+        ("checkpoints/*/best/_METADATA", lambda text: text[:50], "holds the best weights"),
         ("config.json", lambda text: text[:200], "config.json is damaged"),
         ("config.json", lambda text: text.replace(b'"featuriser"', b'"featurizer"'), "is damaged"),
         ("result.json", lambda text: text[:20], "result.json is damaged"),
@@ -336,7 +336,7 @@ def test_damaged_lines_of_metrics_are_left_out(tmp_path):
 
 def _last_step(run):
     """Newest complete checkpoint, by the name of its file."""
-    return max((int(path.stem) for path in (run / "checkpoints").glob("*.npz")), default=0)
+    return Checkpoints(run / "checkpoints").last_step or 0
 
 
 def test_a_training_loop_of_ones_own_as_documented(here, tmp_path, monkeypatch):

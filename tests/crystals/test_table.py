@@ -172,6 +172,13 @@ def test_damaged_files_are_named(path):
         CrystalTable(path)
 
 
+def test_a_table_of_far_more_than_its_size_is_refused(path):
+    with open(path, "wb") as file:
+        np.savez_compressed(file, numbers=np.zeros(30_000_000, np.uint8))
+    with pytest.raises(UserError, match="its arrays are over 200 times its size"):
+        CrystalTable(path)
+
+
 def test_missing_file_and_folder_are_named(tmp_path):
     with pytest.raises(UserError, match="nowhere.npz: no such file"):
         CrystalTable(tmp_path / "nowhere.npz")

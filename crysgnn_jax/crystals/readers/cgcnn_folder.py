@@ -7,9 +7,9 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from crysgnn_jax.crystals.contents import as_text
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.readers.cif import read_cif
-from crysgnn_jax.crystals.readers.files import as_text
 from crysgnn_jax.crystals.readers.items import ItemSource, Problem, digest_of_files, one_line
 from crysgnn_jax.errors import UserError
 

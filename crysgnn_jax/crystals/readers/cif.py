@@ -11,9 +11,9 @@ from typing import NamedTuple
 import gemmi
 import numpy as np
 
+from crysgnn_jax.crystals.contents import as_ascii, content_of
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.elements import SYMBOLS
-from crysgnn_jax.crystals.readers.files import as_ascii, content_of
 from crysgnn_jax.crystals.readers.items import one_line
 from crysgnn_jax.crystals.readers.space_groups import (
     TAGS,

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from crysgnn_jax.crystals.contents import MAX_EXPANSION, content_of, limit_of
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.elements import SYMBOLS
-from crysgnn_jax.crystals.readers.files import MAX_EXPANSION, content_of, limit_of
 from crysgnn_jax.crystals.readers.items import ItemSource, Problem, digest_of_files, one_line
 from crysgnn_jax.errors import InvalidCrystal, UserError, printable
 
@@ -45,7 +45,7 @@ def jarvis_json(path: Path) -> ItemSource:
     keys are the ids of those that have none, or a single record.
 
     Raises:
-      UserError: the file is damaged, holds no records, or is over `files.MAX_EXPANSION` times its
+      UserError: the file is damaged, holds no records, or is over `contents.MAX_EXPANSION` times its
         size when unpacked.
     """
     digest = digest_of_files("jarvis json", [path])
