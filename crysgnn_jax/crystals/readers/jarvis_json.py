@@ -45,8 +45,8 @@ def jarvis_json(path: Path) -> ItemSource:
     keys are the ids of those that have none, or a single record.
 
     Raises:
-      UserError: the file is damaged, holds no records, or is over `contents.MAX_EXPANSION` times its
-        size when unpacked.
+      UserError: the file is damaged, holds no records, or unpacks to over
+        `contents.MAX_EXPANSION` times its size.
     """
     digest = digest_of_files("jarvis json", [path])
     records = _load(path)
