@@ -13,6 +13,10 @@ START_RATE = 0.4
 """Learning rate of a student that starts from what it has learned without labels, as a share of
 that of one that starts from random weights."""
 
+FEWEST = 4
+"""Crystals of a batch that is made smaller for there are few: their atoms and edges are enough for
+the statistics of a batch norm."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings:
@@ -55,8 +59,17 @@ class TrainingSettings:
         decides=False,
     )
 
-    def filled(self, recipe: Recipe) -> "TrainingSettings":
-        """With the network's own where nothing was given."""
+    def filled(self, recipe: Recipe, n_train: int, n_devices: int = 1) -> "TrainingSettings":
+        """With the network's own where nothing was given.
+
+        Args:
+          recipe: of the network.
+          n_train: training crystals. A step takes no more than a tenth of them: an epoch of one
+            step would teach nothing.
+          n_devices: that a step is shared by.
+        """
+        few = max(FEWEST, n_train // (10 * n_devices))
+        recipe = dataclasses.replace(recipe, batch_size=min(recipe.batch_size, few))
         own = ("batch_size", "learning_rate", "weight_decay")
         given = {name: getattr(self, name) for name in own}
         return dataclasses.replace(
