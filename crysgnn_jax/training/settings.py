@@ -1,6 +1,7 @@
 """How a network is trained: settings of any run, and of one that learns a property."""
 
 import dataclasses
+import math
 from typing import Any
 
 from crysgnn_jax.models.recipe import LOSSES, Recipe
@@ -13,9 +14,9 @@ START_RATE = 0.4
 """Learning rate of a student that starts from what it has learned without labels, as a share of
 that of one that starts from random weights."""
 
-FEWEST = 4
-"""Crystals of a batch that is made smaller for there are few: their atoms and edges are enough for
-the statistics of a batch norm."""
+FEWEST = 8
+"""Crystals of a batch that is made smaller because there are few: with 4, the statistics of a batch
+norm say so little of other crystals that a student of 16 was worse than their mean."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,8 @@ class TrainingSettings:
     )  # fmt: skip
     learning_rate: float = setting(
         None,
-        "highest rate of Adam; it warms up and falls to 0 (default: the network's own)",
+        "highest rate of Adam; it warms up and falls to 0 (default: the network's own, less for "
+        "the smaller batches of few crystals)",
         kind="positive",
     )
     weight_decay: float = setting(
@@ -64,12 +66,16 @@ class TrainingSettings:
 
         Args:
           recipe: of the network.
-          n_train: training crystals. A step takes no more than a tenth of them: an epoch of one
-            step would teach nothing.
+          n_train: training crystals. A step takes no more than a tenth of them, but at least
+            `FEWEST` a device, and the rate falls with its square root: an epoch of one step would
+            teach next to nothing.
           n_devices: that a step is shared by.
         """
         few = max(FEWEST, n_train // (10 * n_devices))
-        recipe = dataclasses.replace(recipe, batch_size=min(recipe.batch_size, few))
+        if self.batch_size is None and few < recipe.batch_size:
+            # Gradients of fewer crystals are noisier, by the square root of their number.
+            rate = recipe.learning_rate * math.sqrt(few / recipe.batch_size)
+            recipe = dataclasses.replace(recipe, batch_size=few, learning_rate=rate)
         own = ("batch_size", "learning_rate", "weight_decay")
         given = {name: getattr(self, name) for name in own}
         return dataclasses.replace(

@@ -89,11 +89,16 @@ def test_statistics_of_a_frozen_norm_stay(batcher):
 
 @pytest.mark.parametrize(
     "n_train, n_devices, batch_size",
-    [(24, 1, 4), (96, 1, 9), (300, 1, 30), (3150, 1, 64), (3150, 8, 39), (2, 1, 4)],
+    [(24, 1, 8), (96, 1, 9), (300, 1, 30), (3150, 1, 64), (3150, 8, 39), (2, 1, 8)],
 )
 def test_a_batch_is_a_tenth_of_the_crystals_at_most(n_train, n_devices, batch_size):
     recipe = Recipe()
-    assert TrainingSettings().filled(recipe, n_train, n_devices).batch_size == batch_size
-    assert TrainingSettings(batch_size=50).filled(recipe, n_train, n_devices).batch_size == 50
+    found = TrainingSettings().filled(recipe, n_train, n_devices)
+    assert found.batch_size == batch_size
+    assert found.learning_rate == pytest.approx(0.005 * np.sqrt(batch_size / 64))
+    asked = TrainingSettings(batch_size=50).filled(recipe, n_train, n_devices)
+    assert (asked.batch_size, asked.learning_rate) == (50, 0.005)
+    asked = TrainingSettings(learning_rate=0.1).filled(recipe, n_train, n_devices)
+    assert (asked.batch_size, asked.learning_rate) == (batch_size, 0.1)
     small = dataclasses.replace(recipe, batch_size=2)
     assert TrainingSettings().filled(small, n_train, n_devices).batch_size == 2
