@@ -72,7 +72,7 @@ class ProjectTraining:
                 name="cgcnn",
                 network=network,
                 module=build(network.module, {}, cutoff=self._store.settings.cutoff),
-                settings=training.filled(network.recipe),
+                settings=training.filled(network.recipe, len(split.train)),
                 store=self._store,
                 split=split,
                 devices=Devices(1),

@@ -20,7 +20,7 @@ from crysgnn_jax.models.network import Network
 from crysgnn_jax.objectives.distillation import Pull, name_of_pull
 from crysgnn_jax.pretraining.objective import Weighted
 from crysgnn_jax.pretraining.registry import graphs_of, objectives_of, recipe_named, without_labels
-from crysgnn_jax.reporting.run import draw_run, title_of
+from crysgnn_jax.reporting.run import draw_run, title_of, warning_of
 from crysgnn_jax.settings import settings_of
 from crysgnn_jax.training import lesson, run
 from crysgnn_jax.training.devices import Devices
@@ -144,11 +144,11 @@ def pretrain(
     found = without_labels(
         network, objectives, model, cutoff=featuriser.cutoff, released=recipe == "released"
     )
-    training = training.filled(found.network.recipe)
     store = build_store(source, featuriser, cache=cache, workers=workers)
     chosen = Devices(devices)
     split = hold_out(rows_without(store, [read(x) for x in exclude]), training.seed)
     chosen.require(len(split.train))
+    training = training.filled(found.network.recipe, len(split.train), len(chosen))
     run.train(
         run.Run(
             name=found.name,
@@ -193,7 +193,8 @@ def train(
     finished one.
 
     The epoch is chosen on the validation crystals, and the test crystals are looked at once: the
-    errors are in ``result`` of what is returned.
+    errors are in ``result`` of what is returned, with that of always predicting the mean of the
+    training crystals; a line says so where the network is no better.
 
     Args:
       network: ``cgcnn``, ``crysxpp``, ``gatgnn``, ``alignn``, a Flax module class of your own that
@@ -255,7 +256,7 @@ def train(
     )
     parts = prepared.split(split, training.seed)
     chosen.require(len(parts.train))
-    prepared.learn(
+    result = prepared.learn(
         parts,
         split,
         training,
@@ -270,6 +271,8 @@ def train(
         draw=draw_run,
         overwrite=overwrite,
     )
+    if warning := warning_of(name, result):
+        Progress(training.epochs, name, quiet=quiet).say(warning)
     return TrainedModel.load(workdir, network=found)
 
 

@@ -320,8 +320,11 @@ def _run(
             failures[cell] = f"{first} (see {report})"
             said = f"failed: {failures[cell]}"
         else:
-            done[cell] = Outcome(found["test_mae"], found["n_train"], found["unit"])
+            done[cell] = Outcome(
+                found["test_mae"], found["test_mae_of_mean"], found["n_train"], found["unit"]
+            )
             said = f"test MAE {found['test_mae']:.4g} {found['unit']}".rstrip()
+            said += f" (of the mean {found['test_mae_of_mean']:.4g})"
         n = len(done) + len(failures)
         # Cells of an earlier session take no time, and tell nothing of the others.
         left = (time.monotonic() - started) / max(n - n_old, 1) * (len(jobs) - n)
@@ -365,6 +368,8 @@ def _record(args: argparse.Namespace, jobs: Sequence[_Job], outcomes: Collection
 def _notes(
     args: argparse.Namespace, rows: Sequence["Row"], failures: Mapping["Cell", str]
 ) -> list[str]:
+    from crysgnn_jax.reporting.comparison import no_better_than_mean
+
     varied = "weights, split and order"
     if args.split not in ("random", "formula"):
         varied = "weights and order"
@@ -376,8 +381,10 @@ def _notes(
     notes[0] += (
         "The epoch is chosen on the validation crystals, the test crystals are looked at once. "
         "Twins start from the same weights. Gain: by how much distillation lowers the mean error. "
-        "p: two-sided paired t-test over the seeds."
+        "p: two-sided paired t-test over the seeds. Their mean: the error of always predicting the "
+        "mean of the training crystals."
     )
+    notes += ["\n" + line for line in no_better_than_mean(rows)]
     if any(row.published for row in rows):
         notes.append(
             "\nPublished: Das et al., AAAI 2023, vanilla → distilled, for all of the data set that "

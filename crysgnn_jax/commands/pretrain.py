@@ -155,7 +155,6 @@ def execute(args: argparse.Namespace) -> None:
         cutoff=featuriser.cutoff,
         released=args.recipe == "released",
     )
-    settings = TrainingSettings(**flags.given(args, TrainingSettings)).filled(found.network.recipe)
     names = args.data or ["bundled"]
     source = data.limited(read(names), args.limit)
     excluded = [read(name) for name in args.exclude]
@@ -168,6 +167,8 @@ def execute(args: argparse.Namespace) -> None:
         print(f"{len(store) - len(rows)} crystals left out by formula", file=sys.stderr)
     split = hold_out(rows, args.seed)
     devices.require(len(split.train))
+    settings = TrainingSettings(**flags.given(args, TrainingSettings))
+    settings = settings.filled(found.network.recipe, len(split.train), len(devices))
     following: dict[str, Any] = {}
     if teacher is not None:
         found_by = embeddings_of(teacher, source, store, build, devices)

@@ -15,6 +15,7 @@ from crysgnn_jax.errors import UserError
 from crysgnn_jax.files import write_json
 from crysgnn_jax.models.network import Network
 from crysgnn_jax.models.registry import RESERVED, find_network
+from crysgnn_jax.reporting.run import warning_of
 from crysgnn_jax.reporting.tables import text_table
 from crysgnn_jax.training import shipped
 from crysgnn_jax.training.lesson import Student
@@ -122,7 +123,8 @@ def about(args: argparse.Namespace, command: str) -> dict[str, Any]:
 
 
 def report(results: Mapping[str, Mapping[str, Any]], files: Path) -> None:
-    """Print one row: the errors side by side.
+    """Print one row: the errors side by side, and that of predicting the mean; and a warning, on
+    standard error, for each student that is no better.
 
     Args:
       results: variant, such as ``vanilla``, → content of its ``result.json``.
@@ -133,18 +135,29 @@ def report(results: Mapping[str, Mapping[str, Any]], files: Path) -> None:
     shown = ["vanilla", "distilled"] if "fine-tuned" not in results else ["fine-tuned"]
     print(
         text_table(
-            ["property", "unit", *(f"{name} test MAE" for name in shown), "crystals/s", "files"],
+            [
+                "property",
+                "unit",
+                *(f"{name} test MAE" for name in shown),
+                "of the mean",
+                "crystals/s",
+                "files",
+            ],
             [
                 [
                     some["property"],
                     some["unit"] or ("1" if some["property"] in PROPERTY_UNITS else "–"),
                     *(mae.get(name, "–") for name in shown),
+                    f"{some['test_mae_of_mean']:.4g}",
                     " / ".join(f"{r['crystals_per_second']:.0f}" for r in results.values()),
                     str(files),
                 ]
             ],
         )
     )
+    for name, result in results.items():
+        if warning := warning_of(name, result):
+            print(warning, file=sys.stderr)
 
 
 def record(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:

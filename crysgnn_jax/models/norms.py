@@ -164,10 +164,16 @@ def sum_statistics(
     return mean, jnp.maximum(variance, 0.0)
 
 
+LATEST = "latest_statistics"
+"""Name of a collection that holds nothing: where it is mutable, the running statistics become those
+of the batch, and nothing is left of the old ones."""
+
+
 class _RunningStatistics(nn.Module):
     """Scale, bias and running statistics of a batch norm.
 
-    Running statistics follow PyTorch: new = 0.9 · old + 0.1 · batch, with the unbiased variance.
+    Running statistics follow PyTorch: new = 0.9 · old + 0.1 · batch, with the unbiased variance;
+    but see `LATEST`.
 
     Attributes:
       momentum: weight of the new statistics.
@@ -200,7 +206,8 @@ class _RunningStatistics(nn.Module):
         if self.is_initializing():
             return
         # A step that sees no row at all leaves the statistics as they are.
-        step = jnp.where(count > 0, self.momentum, 0.0)
+        momentum = 1.0 if self.is_mutable_collection(LATEST) else self.momentum
+        step = jnp.where(count > 0, momentum, 0.0)
         unbiased = variance * count / jnp.maximum(count - 1.0, 1.0)
         for variable, new in zip(running, (mean, unbiased)):
             variable.value += step * (new - variable.value)

@@ -41,11 +41,13 @@ class Outcome:
 
     Attributes:
       test_mae: in the property's unit.
+      of_mean: test MAE of always predicting the mean of the training crystals.
       n_train: training crystals.
       unit: of the property.
     """
 
     test_mae: float
+    of_mean: float
     n_train: int
     unit: str
 
@@ -61,6 +63,7 @@ class Row:
       n_train: training crystals, on average over seeds.
       student: name.
       errors: variant → ``[n_seeds]`` test MAE, NaN where a run failed.
+      of_mean: ``[n_seeds]`` test MAE of always predicting the mean of the training crystals.
       gain: %, by how much distillation lowers the mean error; NaN if it was not measured.
       p_value: of a two-sided paired t-test over the seeds; NaN with fewer than two.
       published: vanilla and distilled errors of the paper, if there are any.
@@ -72,6 +75,7 @@ class Row:
     n_train: float
     student: str
     errors: dict[str, np.ndarray]
+    of_mean: np.ndarray
     gain: float
     p_value: float
     published: tuple[float, float] | None
@@ -105,9 +109,29 @@ def _row(property: str, fraction: float, student: str, group: dict[Cell, Outcome
 
             p_value = float(stats.ttest_rel(before, after).pvalue)
     some = next(iter(group.values()))
+    means = {cell.seed: x.of_mean for cell, x in group.items()}
+    of_mean = np.array([means[seed] for seed in seeds])
     n_train = float(np.mean([x.n_train for x in group.values()]))
     published = PUBLISHED.get((property, student))
-    return Row(property, some.unit, fraction, n_train, student, errors, gain, p_value, published)
+    return Row(
+        property, some.unit, fraction, n_train, student, errors, of_mean, gain, p_value, published
+    )
+
+
+def no_better_than_mean(rows: Iterable[Row]) -> list[str]:
+    """A line for each student and variant whose mean error is no lower than that of predicting the
+    mean of the training crystals, over the seeds that finished."""
+    out = []
+    for row in rows:
+        for variant, errors in row.errors.items():
+            known = np.isfinite(errors)
+            if known.any() and errors[known].mean() >= row.of_mean[known].mean():
+                title = variant if row.student == FINE_TUNED_STUDENT else f"{row.student} {variant}"
+                out.append(
+                    f"Warning: {title}, {row.property}, {row.n_train:.0f} training crystals, is no "
+                    "better than their mean; give it more crystals or epochs."
+                )
+    return out
 
 
 def mean_and_deviation(errors: np.ndarray) -> tuple[float, float]:
@@ -143,7 +167,7 @@ def _pivot(rows: Sequence[Row]) -> str:
     students = list(dict.fromkeys(row.student for row in rows))
     has_published = {row.student for row in rows if row.published}
     sources = dict.fromkeys(PUBLISHED_FOR[row.property] for row in rows if row.published)
-    header = ["property (unit)", "training crystals"]
+    header = ["property (unit)", "training crystals", "their mean"]
     for student in students:
         if student == FINE_TUNED_STUDENT:
             header.append("teacher's encoder, fine-tuned")
@@ -156,6 +180,7 @@ def _pivot(rows: Sequence[Row]) -> str:
         by_student = {row.student: row for row in rows if row.property == property}
         some = next(iter(by_student.values()))
         line = [property + (f" ({some.unit})" if some.unit else ""), f"{some.n_train:.0f}"]
+        line.append(mean_and_spread(some.of_mean))
         for student in students:
             line += _cells(by_student.get(student), student, student in has_published)
         lines.append(line)
@@ -187,7 +212,9 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(
             "property,unit,train_fraction,n_train,student,variant,n_seeds,test_mae_mean,"
-            "test_mae_std,gain_percent,p_value,published_test_mae,test_mae_of_each_seed".split(",")
+            "test_mae_std,test_mae_of_mean,gain_percent,p_value,published_test_mae,test_mae_of_each_seed".split(
+                ","
+            )
         )
         text = lambda value: "" if math.isnan(value) else f"{value:.6g}"
         for row in rows:
@@ -209,6 +236,7 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
                         n_known,
                         text(mean),
                         text(spread if n_known > 1 else math.nan),
+                        text(mean_and_deviation(row.of_mean)[0]),
                         text(row.gain) if is_distilled else "",
                         text(row.p_value) if is_distilled else "",
                         published,

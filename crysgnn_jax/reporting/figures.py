@@ -78,6 +78,7 @@ def parity(
     *,
     property: str,
     unit: str,
+    of_mean: float,
     title: str,
 ) -> None:
     """Prediction against target for the test crystals, with MAE and R².
@@ -88,6 +89,7 @@ def parity(
       path: of the PNG.
       property: name for the axes.
       unit: of both.
+      of_mean: MAE of always predicting the mean of the training crystals.
       title: what the run was.
     """
     figure = new_figure(4.4, 4.2)
@@ -106,6 +108,7 @@ def parity(
         0.04,
         0.96,
         f"MAE {np.mean(np.abs(predictions - targets)):.4g} {unit}\n"
+        f"of the mean {of_mean:.4g} {unit}\n"
         f"R² {r_squared(targets, predictions):.4f}\n{len(targets)} test crystals",
         transform=axis.transAxes,
         verticalalignment="top",
@@ -132,7 +135,8 @@ def ranking(ranked: Sequence[tuple[str, float]], path: Path, *, label: str) -> N
 
 
 def learning_curves(rows: Sequence[Row], path: Path) -> None:
-    """Error against the number of training crystals: one panel a property and student.
+    """Error against the number of training crystals: one panel a property and student, with the
+    error of predicting their mean.
 
     Args:
       rows: of the comparison table; those of the fine-tuned teacher are drawn into every panel of
@@ -172,6 +176,9 @@ def learning_curves(rows: Sequence[Row], path: Path) -> None:
                         color=colour,
                         label=variant,
                     )
+            means = sorted((row.n_train, mean_and_deviation(row.of_mean)[0]) for row in here)
+            if means:
+                axis.plot(*zip(*means), "--", color="0.5", linewidth=1.2, label="mean")
             unit = here[0].unit if here else ""
             axis.set_title(f"{student}: {property.replace('_', ' ')}", fontsize=9)
             axis.set_xlabel("training crystals")

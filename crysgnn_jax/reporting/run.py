@@ -47,6 +47,7 @@ def draw_run(path: Path, result: Mapping[str, Any]) -> None:
         path / "parity.png",
         property=result["property"],
         unit=unit,
+        of_mean=result["test_mae_of_mean"],
         title=title_of(made_with["network"], made_with["model"], distilled=result["distilled"]),
     )
     explanation = find_network(made_with["network"]).explanation
@@ -58,6 +59,26 @@ def draw_run(path: Path, result: Mapping[str, Any]) -> None:
             writer.writerow(["element_property", "mean_absolute_weight"])
             writer.writerows([name, f"{weight:.6g}"] for name, weight in ranked)
         figures.ranking(ranked, path / "explanation.png", label="mean |weight| of its features")
+
+
+def warning_of(name: str, result: Mapping[str, Any]) -> str | None:
+    """A line for the user where a property predictor has learned less than one number.
+
+    Args:
+      name: of the predictor, such as ``vanilla``.
+      result: content of its ``result.json``.
+
+    Returns:
+      None where it does better than always predicting the mean of its training crystals.
+    """
+    mae, of_mean, unit = (result[x] for x in ("test_mae", "test_mae_of_mean", "unit"))
+    if mae < of_mean:
+        return None
+    return (
+        f"warning: {name} is no better than the mean of its {result['n_train']} training crystals: "
+        f"test MAE {mae:.4g}, of the mean {of_mean:.4g} {unit}".rstrip()
+        + "; give it more crystals or epochs"
+    )
 
 
 def title_of(network: str, model: Mapping[str, Any], *, distilled: bool) -> str:

@@ -172,15 +172,19 @@ class Lesson:
         return make_split(self.store, self.labelled, rule, seed)
 
     def settings(
-        self, training: TrainingSettings, learning: PropertySettings
+        self,
+        training: TrainingSettings,
+        learning: PropertySettings,
+        n_train: int,
+        n_devices: int,
     ) -> tuple[TrainingSettings, PropertySettings]:
-        """Settings with nothing left open: the property's name and unit, the student's recipe, and
-        no weight of the teacher where there is none."""
+        """Settings with nothing left open: the property's name and unit, the student's recipe for
+        so many training crystals and devices, and no weight of the teacher where there is none."""
         recipe = self.student.recipe
         chosen = dataclasses.replace(learning, property=self.property, unit=unit_of(self.property))
         if self.teacher is None:
             chosen = dataclasses.replace(chosen, weight=0.0, pull="released", taught_by=0)
-        return training.filled(recipe), chosen.filled(recipe)
+        return training.filled(recipe, n_train, n_devices), chosen.filled(recipe)
 
     def learn(
         self,
@@ -345,7 +349,7 @@ class Lesson:
         Raises:
           UserError: the network is a user's own, or its settings are, and it is no student.
         """
-        training, learning = self.settings(training, learning)
+        training, learning = self.settings(training, learning, len(split.train), len(devices))
         student, network = self.student, self.student.network
         module = build_student(student.name, network, student.model, self.store.settings.cutoff)
         run = Run(

@@ -18,6 +18,10 @@ from crysgnn_jax.training.logs import MetricsLog, Progress
 from crysgnn_jax.training.settings import TrainingSettings
 from crysgnn_jax.training.step import TrainState
 
+STATISTICS_STEPS = 10
+"""The last steps of an epoch, whose batches the statistics of batch norms are taken over before
+validation: enough for a mean, and little beside an epoch of many."""
+
 
 @dataclasses.dataclass
 class Fit:
@@ -37,7 +41,8 @@ class Trainer:
 
     Args:
       devices: where to train.
-      step: pure function (state, batch) → (state, metrics), see `state.make_train_step`.
+      step: pure function (state, batch) → (state, metrics), see `step.make_train_step`.
+      statistics_step: pure function (state, batch, n) → state, see `step.make_statistics_step`.
       loader: makes the steps' batches.
       rows: ``[n]`` training crystals, as rows of the store.
       evaluate: variables, replicated → (score, metrics) on the validation crystals; the lowest
@@ -53,6 +58,7 @@ class Trainer:
         *,
         devices: Devices,
         step: Callable,
+        statistics_step: Callable,
         loader: Loader,
         rows: np.ndarray,
         evaluate: Callable[[Any], tuple[float, dict[str, float]]],
@@ -63,6 +69,7 @@ class Trainer:
     ):
         self._devices = devices
         self._step = devices.compile(step, donate=(0,))
+        self._statistics_step = devices.compile(statistics_step, donate=(0,))
         self._loader = loader
         self._rows = rows
         self._evaluate = evaluate
@@ -118,6 +125,7 @@ class Trainer:
         started = time.monotonic() - position.seconds
         while position.epoch < settings.epochs and not self._out_of_patience(position):
             state = self._train_epoch(state, best, position, started)
+            state = self._with_fresh_statistics(state, position.epoch)
             try:
                 score, metrics = self._evaluate(state.variables)
             except stopping.Stopped:
@@ -181,6 +189,15 @@ class Trainer:
                 stopping.check()
         if waiting is not None:
             self._account(*waiting, position, started)
+        return state
+
+    def _with_fresh_statistics(self, state: TrainState, epoch: int) -> TrainState:
+        """The state after an epoch, with the statistics of batch norms that validation sees."""
+        if not state.batch_stats:
+            return state
+        steps = self.plan(epoch)[-STATISTICS_STEPS:]
+        for n, (_, batch) in enumerate(self._loader.load(steps), 1):
+            state = self._statistics_step(state, batch, self._devices.replicate(np.float32(n)))
         return state
 
     def _account(

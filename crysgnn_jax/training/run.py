@@ -21,7 +21,12 @@ from crysgnn_jax.training.devices import Devices
 from crysgnn_jax.training.logs import MetricsLog, Progress
 from crysgnn_jax.training.loop import Trainer
 from crysgnn_jax.training.settings import TrainingSettings
-from crysgnn_jax.training.step import create_optimiser, create_state, make_train_step
+from crysgnn_jax.training.step import (
+    create_optimiser,
+    create_state,
+    make_statistics_step,
+    make_train_step,
+)
 from crysgnn_jax.training.workdir import NOTES, SKIPPED, Workdir
 
 
@@ -146,6 +151,7 @@ def _learn(run: Run, learner: Learner, workdir: Workdir) -> dict[str, Any]:
     trainer = Trainer(
         devices=devices,
         step=make_train_step(learner.module, learner.loss, optimiser),
+        statistics_step=make_statistics_step(learner.module),
         loader=learner.loader,
         rows=run.split.train,
         evaluate=learner.evaluate,

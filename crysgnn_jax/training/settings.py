@@ -1,6 +1,7 @@
 """How a network is trained: settings of any run, and of one that learns a property."""
 
 import dataclasses
+import math
 from typing import Any
 
 from crysgnn_jax.models.recipe import LOSSES, Recipe
@@ -12,6 +13,10 @@ TEACHER = "crysgnn-mp"
 START_RATE = 0.4
 """Learning rate of a student that starts from what it has learned without labels, as a share of
 that of one that starts from random weights."""
+
+FEWEST = 8
+"""Crystals of a batch that is made smaller because there are few: with 4, the statistics of a batch
+norm say so little of other crystals that a student of 16 was worse than their mean."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +39,8 @@ class TrainingSettings:
     )  # fmt: skip
     learning_rate: float = setting(
         None,
-        "highest rate of Adam; it warms up and falls to 0 (default: the network's own)",
+        "highest rate of Adam; it warms up and falls to 0 (default: the network's own, less for "
+        "the smaller batches of few crystals)",
         kind="positive",
     )
     weight_decay: float = setting(
@@ -55,8 +61,21 @@ class TrainingSettings:
         decides=False,
     )
 
-    def filled(self, recipe: Recipe) -> "TrainingSettings":
-        """With the network's own where nothing was given."""
+    def filled(self, recipe: Recipe, n_train: int, n_devices: int = 1) -> "TrainingSettings":
+        """With the network's own where nothing was given.
+
+        Args:
+          recipe: of the network.
+          n_train: training crystals. A step takes no more than a tenth of them, but at least
+            `FEWEST` a device, and the rate falls with its square root: an epoch of one step would
+            teach next to nothing.
+          n_devices: that a step is shared by.
+        """
+        few = max(FEWEST, n_train // (10 * n_devices))
+        if self.batch_size is None and few < recipe.batch_size:
+            # Gradients of fewer crystals are noisier, by the square root of their number.
+            rate = recipe.learning_rate * math.sqrt(few / recipe.batch_size)
+            recipe = dataclasses.replace(recipe, batch_size=few, learning_rate=rate)
         own = ("batch_size", "learning_rate", "weight_decay")
         given = {name: getattr(self, name) for name in own}
         return dataclasses.replace(

@@ -1,6 +1,7 @@
 """What a training step reads and writes."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -11,6 +12,7 @@ import jraph
 import optax
 
 from crysgnn_jax.batches.views import axis_of
+from crysgnn_jax.models.norms import LATEST
 from crysgnn_jax.objectives.loss import Loss
 
 
@@ -44,7 +46,8 @@ def create_optimiser(
     warmup: float = 0.05,
     clip: float = 1.0,
 ) -> optax.GradientTransformation:
-    """Adam with clipped gradients; the rate rises linearly, then falls to 0 along a cosine.
+    """Adam with clipped gradients; the rate rises linearly, from above 0 so that no step is lost,
+    then falls to 0 along a cosine.
 
     Args:
       learning_rate: the highest rate.
@@ -53,8 +56,9 @@ def create_optimiser(
       warmup: fraction of the steps during which it rises.
       clip: largest global norm of the gradient.
     """
+    rising = max(1, round(warmup * total_steps))
     schedule = optax.warmup_cosine_decay_schedule(
-        0.0, learning_rate, max(1, round(warmup * total_steps)), max(2, total_steps)
+        learning_rate / (rising + 1), learning_rate, rising, max(2, total_steps)
     )
     adam = optax.adam(schedule)
     if weight_decay > 0.0:
@@ -91,6 +95,17 @@ RANDOM = ("dropout", "corruption")
 """Names of the random keys that a module may ask for in a step."""
 
 
+def random_keys(step: jax.Array, axis: str | None) -> dict[str, jax.Array]:
+    """The keys of a step, on one of the devices.
+
+    Functions of the step alone, so that a resumed run draws the same masks.
+    """
+    key = jax.random.fold_in(jax.random.key(0), step)
+    if axis is not None:
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis))
+    return {name: jax.random.fold_in(key, k) if k else key for k, name in enumerate(RANDOM)}
+
+
 def make_train_step(
     module: nn.Module, loss: Loss, optimiser: optax.GradientTransformation
 ) -> Callable[[TrainState, jraph.GraphsTuple], tuple[TrainState, dict[str, jax.Array]]]:
@@ -103,11 +118,7 @@ def make_train_step(
 
     def step(state: TrainState, graph: jraph.GraphsTuple):
         axis = axis_of(graph)
-        # Functions of the step alone, so that a resumed run draws the same masks.
-        key = jax.random.fold_in(jax.random.key(0), state.step)
-        if axis is not None:
-            key = jax.random.fold_in(key, jax.lax.axis_index(axis))
-        keys = {name: jax.random.fold_in(key, k) if k else key for k, name in enumerate(RANDOM)}
+        keys = random_keys(state.step, axis)
 
         def objective(params):
             outputs, updated = module.apply(
@@ -138,3 +149,41 @@ def make_train_step(
         )
 
     return step
+
+
+def make_statistics_step(
+    module: nn.Module,
+) -> Callable[[TrainState, jraph.GraphsTuple, jax.Array], TrainState]:
+    """A pure function (state, batch, n) → the state, with running statistics over n batches.
+
+    Those that follow the steps lag behind the parameters by some ten of them, and have the mean
+    variance of a batch, which for small batches is less than that of all crystals. Here they are
+    taken anew, with n = 1, 2, … and the parameters as they are: the mean of the means, and the
+    mean of the variances with the variance of the means. ``n`` is a float32 scalar. Norms that do
+    not know `norms.LATEST` go on following the batches.
+    """
+
+    def step(state: TrainState, graph: jraph.GraphsTuple, n: jax.Array) -> TrainState:
+        _, updated = module.apply(
+            state.variables,
+            graph,
+            True,
+            mutable=["batch_stats", LATEST],
+            rngs=random_keys(state.step, axis_of(graph)),
+        )
+        batch_stats = _pooled(state.batch_stats, updated.get("batch_stats", {}), n)
+        return dataclasses.replace(state, batch_stats=batch_stats)
+
+    return step
+
+
+def _pooled(old: Any, new: Any, n: jax.Array) -> Any:
+    """Statistics over n − 1 batches and those of the n-th → over n of them."""
+    mean = lambda before, after: before + (after - before) / n
+    out = {
+        name: _pooled(tree, new[name], n) if isinstance(tree, Mapping) else mean(tree, new[name])
+        for name, tree in old.items()
+    }
+    if {"mean", "var"} <= out.keys():
+        out["var"] += (n - 1) / jnp.square(n) * jnp.square(new["mean"] - old["mean"])
+    return out

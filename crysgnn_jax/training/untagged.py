@@ -72,7 +72,9 @@ def untagged_stage(
     module = build_student(name, network, model, store.settings.cutoff)
     objectives = ((TeacherEmbeddings(embeddings.shape[1], pull), 1.0),)
     found = as_unlabelled(name, network, module, objectives)
-    settings = TrainingSettings(epochs=epochs, seed=seed).filled(found.network.recipe)
+    split = hold_out(rows, 0)
+    settings = TrainingSettings(epochs=epochs, seed=seed)
+    settings = settings.filled(found.network.recipe, len(split.train), len(devices))
     if start is not None:
         rate = START_RATE * settings.learning_rate
         settings = dataclasses.replace(settings, learning_rate=rate)
@@ -83,7 +85,7 @@ def untagged_stage(
         module=found.module,
         settings=settings,
         store=store,
-        split=hold_out(rows, 0),
+        split=split,
         devices=devices,
         workdir=Path(),
         progress=progress(epochs, f"{name.rpartition(':')[2]} untagged"),

@@ -123,6 +123,7 @@ def test_twins(here, capsys):
         json.loads((here / "twins" / name / "result.json").read_text())
         for name in ("vanilla", "distilled")
     )
+    assert "of the mean" in table and f" {vanilla['test_mae_of_mean']:.4g} " in table
     assert (vanilla["distilled"], distilled["distilled"]) == (False, True)
     assert vanilla["compilations"] == distilled["compilations"] == 1
     for name in ("vanilla", "distilled"):

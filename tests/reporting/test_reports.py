@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from crysgnn_jax.reporting.figures import loss_curves, parity, r_squared
+from crysgnn_jax.reporting.run import warning_of
 from crysgnn_jax.reporting.tables import text_table
 from crysgnn_jax.training.checkpoints import Position
 from crysgnn_jax.training.logs import MetricsLog, Progress
@@ -29,6 +30,16 @@ def test_r_squared_by_hand():
     assert np.isnan(r_squared(np.ones(2), np.ones(2)))
 
 
+def test_one_line_warns_of_a_model_that_loses_to_the_mean():
+    result = {"test_mae": 263.7, "test_mae_of_mean": 33.4, "unit": "GPa", "n_train": 24}
+    line = warning_of("vanilla", result)
+    assert line == (
+        "warning: vanilla is no better than the mean of its 24 training crystals: test MAE 263.7, "
+        "of the mean 33.4 GPa; give it more crystals or epochs"
+    )
+    assert warning_of("vanilla", {**result, "test_mae": 33.3}) is None
+
+
 def test_pictures(tmp_path):
     lines = [
         {"epoch": e, "step": e, "train_loss": 100 / e, "validation_mae": 1 / e} for e in (1, 2)
@@ -40,9 +51,12 @@ def test_pictures(tmp_path):
         tmp_path / "parity.png",
         property="band_gap",
         unit="eV",
+        of_mean=1.2,
         title="cgcnn",
     )
-    parity(np.ones(1), np.ones(1), tmp_path / "one.png", property="x", unit="", title="")
+    parity(
+        np.ones(1), np.ones(1), tmp_path / "one.png", property="x", unit="", of_mean=0.0, title=""
+    )
     for picture in tmp_path.glob("*.png"):
         assert picture.read_bytes().startswith(b"\x89PNG")
 
