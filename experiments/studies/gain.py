@@ -3,8 +3,9 @@
 python -m experiments.studies.gain ../data --students cgcnn --output runs/studies
 
 ``../data`` holds the folder ``studies`` that `experiments.studies.crystals` has made, and
-``jarvis_1k.npz``. Runs are made once; the same command goes on, and ``--collect`` writes the table
-of those that are there.
+``jarvis_1k.npz``. Runs are made once; the same command goes on, and ``--collect`` writes the cells
+of those that are there into the record, beside the others that it has. Each cell says by which
+commit its runs were made.
 """
 
 import argparse
@@ -16,12 +17,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crysgnn_jax.commands import cli, distill
+from crysgnn_jax.training.workdir import CONFIG, read_json, write_json
 from experiments.studies.runs import Job, about, epochs_for, interval_of_gain
 
 JARVIS = (
     "formation_energy_peratom", "optb88vdw_bandgap", "optb88vdw_total_energy", "ehull",
     "mbj_bandgap", "spillage", "bulk_modulus_kv", "shear_modulus_gv",
 )  # fmt: skip
+
+
+STUDENTS = ("cgcnn", "crysxpp", "gatgnn", "alignn")
 
 
 class Cell(NamedTuple):
@@ -82,13 +87,25 @@ def summary(pairs: list[tuple[Job, Job]]) -> dict[str, Any]:
             "distilled": round(float(np.mean([x["seconds"] for x in distilled])), 1),
         },
         "start": distilled[0].get("start"),
+        "commit": read_json(pairs[0][1].path / CONFIG)["environment"]["commit"],
     }
+
+
+def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Cells of a record with those that were made anew, in the order of the table."""
+    cells = {**old, **new}
+    place = {
+        f"{student} {cell.data} {cell.property} {cell.n}".strip(): (s, c)
+        for s, student in enumerate(STUDENTS)
+        for c, cell in enumerate(CELLS)
+    }
+    return {name: cells[name] for name in sorted(cells, key=lambda name: place[name])}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("--students", nargs="+", default=["cgcnn", "crysxpp", "gatgnn"])
+    parser.add_argument("--students", nargs="+", default=STUDENTS, choices=STUDENTS)
     parser.add_argument("--only", nargs="+", default=[], help="words that a cell's name has")
     parser.add_argument("--output", type=Path, default=Path("runs/studies/gain"))
     parser.add_argument("--record", type=Path, default=Path("results/gain.json"))
@@ -108,7 +125,8 @@ def main() -> None:
             if made or not args.collect:
                 record[name] = summary(pairs)
     if args.collect:
-        args.record.write_text(json.dumps({**about(), "cells": record}, indent=1) + "\n")
+        old = json.loads(args.record.read_text())["cells"] if args.record.exists() else {}
+        write_json(args.record, {**about(), "cells": merged(old, record)})
     for name, x in record.items():
         low, high = x["gain_interval"]
         means = " → ".join(f"{np.mean(x[v]):.4f}" for v in ("vanilla", "distilled"))
