@@ -9,11 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from ase.build import bulk
+from ase.io import write
 
 from crysgnn_jax.__main__ import COMMANDS, overview
 from crysgnn_jax.commands import cli, compare, distill, predict, pretrain
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.settings import FeaturiserSettings
+from crysgnn_jax.models.registry import find_network
 from crysgnn_jax.settings import settings_of
 from crysgnn_jax.training.settings import PropertySettings, TrainingSettings
 
@@ -175,3 +178,53 @@ def test_output_is_there_whole_or_not_at_all(tmp_path):
             raise OSError(errno.ENOSPC, "No space left on device")
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
     assert (tmp_path / "a.csv").read_text(encoding="utf-8") == "né"
+
+
+@pytest.mark.parametrize(
+    "command, words, message",
+    [
+        (distill, ["--epochs", "0"], "error: --epochs 0: give a whole number greater than 0 (see"),
+        (distill, ["--epochs", "x"], "error: --epochs x: give a whole number greater than 0 (see"),
+        (distill, ["--weight", "2"], "error: --weight 2: give a number from 0 to 1 (see"),
+        (compare, ["--seeds", "0,1"], "error: --seeds 0,1: give how many, such as 2 (see"),
+        (distill, ["--epoch", "3"], "unrecognized arguments: --epoch"),
+    ],
+)
+def test_what_a_flag_wants_is_said(command, words, message, capsys):
+    student = ["--student", "cgcnn"] if command is distill else []
+    with pytest.raises(SystemExit) as caught:
+        command.parser().parse_args([*student, *words])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command, words, message",
+    [
+        (distill, ["--student", "cgnn"], "--student cgnn: did you mean cgcnn? there is"),
+        (distill, ["--student", "cgcnn", "--data", "labelless"], "has 2 structures and no labels"),
+        (distill, ["--student", "cgcnn", "--data", "good/id_prop.csv"], "give the folder, good"),
+        (predict, ["--model", "twins", "good"], "holds twins; name twins/distilled or twins/vanil"),
+        (predict, ["--model", "cgcnn", "good"], "there are crysgnn-mp, crysgnn-mp-cgcnn"),
+        (predict, ["--model", "crysgnn-mp", "good"], "predicts no property"),
+        (distill, ["--student", "no.py:Net"], "--student no.py:Net: no.py cannot be imported"),
+    ],
+)
+def test_mistakes_are_told_with_the_way_out(command, words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("labelless", "good"):
+        folder = tmp_path / name
+        folder.mkdir()
+        for k in range(2):
+            write(folder / f"{k}.cif", bulk("NaCl", "rocksalt", 5.6 + 0.1 * k))
+    (tmp_path / "good" / "id_prop.csv").write_text("0,1\n1,2\n")
+    for variant in ("distilled", "vanilla"):
+        (tmp_path / "twins" / variant).mkdir(parents=True)
+        (tmp_path / "twins" / variant / "config.json").write_text("{}")
+    with pytest.raises(UserError) as caught:
+        cli.call(command, words)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_any_case_of_a_students_name(tmp_path):
+    assert find_network("CGCNN") is find_network("cgcnn")
