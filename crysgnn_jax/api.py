@@ -20,6 +20,7 @@ from crysgnn_jax.models.network import Network
 from crysgnn_jax.objectives.distillation import Pull, name_of_pull
 from crysgnn_jax.pretraining.objective import Weighted
 from crysgnn_jax.pretraining.registry import graphs_of, objectives_of, recipe_named, without_labels
+from crysgnn_jax.pretraining.teacher_embeddings import TeacherEmbeddings
 from crysgnn_jax.reporting.run import draw_run, title_of, warning_of
 from crysgnn_jax.settings import settings_of
 from crysgnn_jax.training import lesson, run
@@ -97,6 +98,7 @@ def pretrain(
     network: str = "crysgnn",
     recipe: str | None = None,
     objectives: Weighted | Mapping[str, float] | None = None,
+    follow: TrainedModel | Path | str | None = None,
     exclude: Sequence[Any] = (),
     model: Mapping[str, Any] | None = None,
     graphs: FeaturiserSettings | None = None,
@@ -119,6 +121,8 @@ def pretrain(
         not given, but for the auto-encoder.
       objectives: what it learns, where it is not the recipe: pairs of an `Objective` and its
         weight, or weights by name for those of the package that are to differ.
+      follow: a teacher whose atom embeddings the network learns to tell, instead of the objectives,
+        or beside them where ``recipe`` or ``objectives`` is given: a student's start.
       exclude: crystals, each as of `read`, whose reduced formulas are left out of ``data``: those
         that students will be tested on.
       model: settings of its module, such as ``{"width": 64}``.
@@ -135,9 +139,16 @@ def pretrain(
     Example:
       >>> teacher = pretrain("my_cifs/", workdir="runs/teacher", epochs=20)
       >>> teacher.embed("others/").atoms   # [all atoms, 64]
+      >>> start = pretrain("my_cifs/", network="cgcnn", follow=teacher, workdir="runs/start")
     """
+    teacher = None if follow is None else _model(follow, "teacher")
+    if teacher is not None and recipe is None and objectives is None:
+        objectives = ()
     if objectives is None or isinstance(objectives, Mapping):
-        objectives = objectives_of(recipe_named(network, recipe), objectives)
+        only = teacher is not None and recipe is None
+        objectives = objectives_of("none" if only else recipe_named(network, recipe), objectives)
+    if teacher is not None:
+        objectives = ((TeacherEmbeddings(teacher.embedding_width()), 1.0), *objectives)
     (training,) = _settings(settings, TrainingSettings(epochs=20))
     featuriser = graphs or graphs_of(network)
     source = read(data)
@@ -149,6 +160,11 @@ def pretrain(
     split = hold_out(rows_without(store, [read(x) for x in exclude]), training.seed)
     chosen.require(len(split.train))
     training = training.filled(found.network.recipe, len(split.train), len(chosen))
+    following: dict[str, Any] = {}
+    if teacher is not None:
+        make = lambda source, settings: build_store(source, settings, cache=cache, workers=workers)
+        told = lesson.embeddings_of(teacher, source, store, make, chosen)
+        following = {"teacher_embeddings": told, "teacher": teacher.fingerprint}
     run.train(
         run.Run(
             name=found.name,
@@ -163,7 +179,7 @@ def pretrain(
             about={"command": "pretrain", "data": [source.name], "limit": None},
             overwrite=overwrite,
         ),
-        PretrainingTask(objectives),
+        PretrainingTask(objectives, **following),
         draw_run,
     )
     return TrainedModel.load(workdir)

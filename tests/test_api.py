@@ -123,6 +123,20 @@ def test_a_finished_run_is_loaded_and_another_asks_for_its_place(folder, here, t
         cg.train("cgcnn", folder / "toys.npz", model={"width": 9}, **settings)
 
 
+def test_a_student_follows_a_teacher_without_labels(folder, here, teacher):
+    start = cg.pretrain(
+        folder / "toys.npz",
+        network="cgcnn",
+        follow=teacher,
+        workdir=folder / "start",
+        epochs=1,
+        **here,
+    )
+    assert start.property is None and start.name == "cgcnn"
+    assert set(start.result) >= {"validation_teacher_embeddings", "untouched"}
+    assert "validation_masked_elements" not in start.result
+
+
 def test_embeddings_stand_atom_by_atom_and_crystal_by_crystal(folder, here, teacher):
     found = teacher.embed(folder / "toys.npz", cache=here["cache"])
     assert len(found.ids) == 24 and found.atoms.shape == (found.n_atoms.sum(), 8)

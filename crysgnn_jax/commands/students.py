@@ -54,8 +54,9 @@ def student_of(
             return student
         if not (AUTOENCODER / CONFIG).exists():
             print(
-                f"{name} starts from random convolutions, for there is no {network.starts_from} in "
-                f"{AUTOENCODER}; make one with crysgnn pretrain --network {network.starts_from}",
+                f"{name} starts from random convolutions where no teacher gives it a start, for "
+                f"there is no {network.starts_from} in {AUTOENCODER}; make one with crysgnn "
+                f"pretrain --network {network.starts_from}",
                 file=sys.stderr,
             )
             return student
