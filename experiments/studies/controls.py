@@ -22,6 +22,7 @@ from pathlib import Path
 
 from crysgnn_jax.commands import cli, distill, finetune, pretrain
 from crysgnn_jax.training.settings import TEACHER
+from crysgnn_jax.training.workdir import CONFIG, read_json, write_json
 from experiments.studies.runs import Job, about, epochs_for
 
 CONTROLS = ("vanilla", "distilled", "direct", "both", "untrained", "tuned")
@@ -68,6 +69,13 @@ def run_of(data: Path, output: Path, control: str, property: str, n: int, seed: 
     return Job(path, distill, [*flags, *start])
 
 
+def commit_of(jobs: dict[tuple, Job], control: str, property: str, n: int) -> str:
+    """By which commit the runs of a row were made."""
+    runs = (job for key, job in jobs.items() if key[:3] == (control, property, n))
+    made = next(job.path for job in runs if (job.path / CONFIG).exists())
+    return read_json(made / CONFIG)["environment"]["commit"]
+
+
 def summary(controls: Sequence[str], jobs: dict[tuple, Job]) -> list[dict]:
     """A row a control and cell, with the seeds that are there."""
     rows = []
@@ -88,6 +96,7 @@ def summary(controls: Sequence[str], jobs: dict[tuple, Job]) -> list[dict]:
                         "validation": [x["validation_mae"] for x in found.values()],
                         "test": [x["test_mae"] for x in found.values()],
                         "seconds": [x["seconds"] for x in found.values()],
+                        "commit": commit_of(jobs, control, property, n),
                     }
                 )
     return rows
@@ -119,7 +128,13 @@ def main() -> None:
         for job in jobs.values():
             print(job.path.name, job.result()["validation_mae"], flush=True)
     rows = summary(args.controls, jobs)
-    args.record.write_text(json.dumps({**about(), "rows": rows}, indent=1) + "\n")
+    # Beside those of other controls that the record has.
+    old = read_json(args.record)["rows"] if args.record.exists() else []
+    key = lambda row: (row["property"], row["n_train"], row["control"])
+    kept = {key(row): row for row in (*old, *rows)}
+    place = {(*cell, control): None for cell in CELLS for control in CONTROLS}
+    ordered = [kept[name] for name in place if name in kept]
+    write_json(args.record, {**about(), "rows": ordered})
     for row in rows:
         print(row["property"], row["n_train"], row["control"], row["validation"], row["test"])
 
