@@ -97,6 +97,7 @@ class EpochSide:
             trainer = Trainer(
                 devices=devices,
                 step=found.step,
+                statistics_step=found.statistics,
                 loader=Loader(found.batcher, devices),
                 rows=self._rows,
                 evaluate=evaluate,

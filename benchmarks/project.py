@@ -21,7 +21,12 @@ from crysgnn_jax.pretraining.registry import PRETRAINED, RELEASED
 from crysgnn_jax.training.devices import Devices
 from crysgnn_jax.training.predictor import TrainedModel
 from crysgnn_jax.training.pretraining_task import needed_lists
-from crysgnn_jax.training.step import create_optimiser, create_state, make_train_step
+from crysgnn_jax.training.step import (
+    create_optimiser,
+    create_state,
+    make_statistics_step,
+    make_train_step,
+)
 
 TEACHER = "crysgnn"
 
@@ -49,6 +54,7 @@ class Work(NamedTuple):
       sizes: ``[len(store), r]``, what each crystal takes of a batch.
       student: initial parameters, nested mappings; None where the job has no student.
       teacher: likewise.
+      statistics: pure function (state, batch, n) → state, of jobs that train.
     """
 
     step: Callable
@@ -57,6 +63,7 @@ class Work(NamedTuple):
     sizes: np.ndarray
     student: Any = None
     teacher: Any = None
+    statistics: Callable | None = None
 
 
 def work(
@@ -99,7 +106,8 @@ def work(
     )
     state = create_state(module, optimiser, jax.random.key(0), batcher(rows[:1]))
     step = make_train_step(module, loss, optimiser)
-    return Work(step, state, batcher, batcher.sizes, state.params, teacher)
+    statistics = make_statistics_step(module)
+    return Work(step, state, batcher, batcher.sizes, state.params, teacher, statistics)
 
 
 def _pretraining(store: GraphStore, rows: np.ndarray, batch_size: int | None) -> Work:
@@ -109,7 +117,8 @@ def _pretraining(store: GraphStore, rows: np.ndarray, batch_size: int | None) ->
     optimiser = create_optimiser(LEARNING_RATE, TOTAL_STEPS)
     state = create_state(module, optimiser, jax.random.key(0), batcher(rows[:1]))
     step = make_train_step(module, pretraining_loss(OBJECTIVES), optimiser)
-    return Work(step, state, batcher, batcher.sizes, teacher=state.params)
+    statistics = make_statistics_step(module)
+    return Work(step, state, batcher, batcher.sizes, teacher=state.params, statistics=statistics)
 
 
 def _embedding(store: GraphStore, rows: np.ndarray, batch_size: int | None) -> Work:

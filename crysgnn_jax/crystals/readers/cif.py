@@ -231,8 +231,9 @@ class _Block:
         """
         texts = self.values.get(tag.lower(), [])
         read = _counts if tag == _FORMULA else gemmi.cif.as_number
+        bare = lambda text: text.replace(" ", "").replace("_", "").lower()
         for text in texts[1:]:
-            if text != texts[0] and read(text) != read(texts[0]):
+            if bare(text) != bare(texts[0]) and read(text) != read(texts[0]):
                 raise ValueError(f"{tag} is given twice: {texts[0]!r} and {text!r}")
         return texts[0] if texts else None
 
@@ -340,7 +341,10 @@ class _Block:
         """The atoms by the one of several settings that cell, formula and distances allow."""
         names = [setting.name for setting in settings]
         if len(fitting) == 1:
-            self.notes.append(f"{fitting[0].name}, of {' and '.join(names)}, is what the cell fits")
+            if fitting[0] is not settings[0]:  # which is the conventional one
+                self.notes.append(
+                    f"{fitting[0].name}, of {' and '.join(names)}, is what the cell fits"
+                )
             return _expand(sites, fitting[0].operations, cell)
         tried, reasons = [], []
         for setting in fitting:
