@@ -10,7 +10,7 @@ import flax.linen as nn
 
 from crysgnn_jax.batches.splits import make_split
 from crysgnn_jax.crystals.readers import read
-from crysgnn_jax.crystals.sources import Source
+from crysgnn_jax.crystals.sources import Source, require_tag
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs import build
 from crysgnn_jax.graphs.settings import FeaturiserSettings
@@ -256,6 +256,7 @@ def train(
     )
     source = read(data)
     label = lesson.choose_property(source.name, source, property)
+    require_tag(source, split)
     chosen = Devices(devices)
     prepared = lesson.prepare(
         student,

@@ -202,12 +202,14 @@ def _jobs(args: argparse.Namespace, devices: "Devices", base: Path) -> Iterator[
     """All cells of the table; graphs and the teacher's embeddings are made on the way."""
     from crysgnn_jax.commands import data
     from crysgnn_jax.crystals.readers import read
+    from crysgnn_jax.crystals.sources import require_tag
     from crysgnn_jax.graphs.settings import FeaturiserSettings
     from crysgnn_jax.reporting.comparison import DISTILLED, Cell
     from crysgnn_jax.training.lesson import choose_property, load_teacher, prepare
 
     source = read(args.data)
     properties = [choose_property(args.data, source, name) for name in args.properties or (None,)]
+    require_tag(source, args.split)
     unlabelled = [read(name) for name in args.unlabelled]
     teacher = load_teacher(args.teacher)
     columns = _columns(args, teacher)

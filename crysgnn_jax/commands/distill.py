@@ -59,6 +59,7 @@ def execute(args: argparse.Namespace) -> None:
     """Do what the flags say."""
     from crysgnn_jax.commands import data, students
     from crysgnn_jax.crystals.readers import read
+    from crysgnn_jax.crystals.sources import require_tag
     from crysgnn_jax.errors import UserError
     from crysgnn_jax.files import write_json
     from crysgnn_jax.graphs.settings import FeaturiserSettings
@@ -88,6 +89,7 @@ def execute(args: argparse.Namespace) -> None:
         cli.require_writable(args.record)
     source = read(args.data)
     property = choose_property(args.data, source, args.property)
+    require_tag(source, args.split)
     source = data.limited(source, args.limit, property)
     unlabelled = [read(name) for name in args.unlabelled]
     devices = Devices(args.devices)

@@ -32,6 +32,7 @@ def execute(args: argparse.Namespace) -> None:
     """Do what the flags say."""
     from crysgnn_jax.commands import data, students
     from crysgnn_jax.crystals.readers import read
+    from crysgnn_jax.crystals.sources import require_tag
     from crysgnn_jax.errors import UserError
     from crysgnn_jax.graphs.settings import FeaturiserSettings
     from crysgnn_jax.reporting.run import draw_run, title_of
@@ -48,6 +49,7 @@ def execute(args: argparse.Namespace) -> None:
         cli.require_writable(args.record)
     source = read(args.data)
     property = choose_property(args.data, source, args.property)
+    require_tag(source, args.split)
     source = data.limited(source, args.limit, property)
     devices = Devices(args.devices)
     teacher = TrainedModel.load(args.teacher, "teacher")

@@ -52,6 +52,19 @@ def notes_of(source: Source) -> list[str]:
     return list(getattr(source, "notes", ()))
 
 
+def require_tag(source: Source, rule: str) -> None:
+    """Check a rule of splitting by a tag before any graph is built, where the tags are known.
+
+    Raises:
+      UserError: ``rule`` is ``column:NAME``, and the source has no tag of that name.
+    """
+    names = getattr(source, "tag_names", None)
+    name = rule.removeprefix("column:")
+    if rule.startswith("column:") and names is not None and name not in names:
+        listed = ", ".join(names) or "it has none"
+        raise UserError(f"`split` {rule}: {source.name} has no {name!r} among its tags: {listed}")
+
+
 def select(source: Source, indices: Sequence[int] | np.ndarray, name: str = "") -> "Selection":
     """The items of a source at ``indices``, in that order; ``name`` replaces the source's name.
 

@@ -106,6 +106,7 @@ class CrystalTable:
         for column, values in enumerate(labels.values()):
             self._labels[:, column] = values
         self._tags = tags
+        self.tag_names = tuple(tags)
         self._is_duplicate = np.ones(len(self._ids), dtype=bool)
         self._is_duplicate[np.unique(self._ids, return_index=True)[1]] = False
 

@@ -204,6 +204,16 @@ def test_what_a_flag_wants_is_said(command, words, message, capsys):
         (distill, ["--student", "cgnn"], "--student cgnn: did you mean cgcnn? there is"),
         (distill, ["--student", "cgcnn", "--data", "labelless"], "has 2 structures and no labels"),
         (distill, ["--student", "cgcnn", "--data", "good/id_prop.csv"], "give the folder, good"),
+        (
+            distill,
+            ["--student", "cgcnn", "--data", "elastic", "--split", "column:foo"],
+            "--split column:foo: elastic has no 'foo' among its tags: it has none",
+        ),
+        (
+            distill,
+            ["--student", "cgcnn", "--data", "good", "--split", "column:foo"],
+            "good has no 'foo' among its tags: it has none",
+        ),
         (predict, ["--model", "twins", "good"], "holds twins; name twins/distilled or twins/vanil"),
         (predict, ["--model", "cgcnn", "good"], "there are crysgnn-mp, crysgnn-mp-cgcnn"),
         (predict, ["--model", "crysgnn-mp", "good"], "predicts no property"),

@@ -45,6 +45,12 @@ class ItemSource:
         found = (name for labels in self.entry_labels for name in labels)
         return list(dict.fromkeys([*self.names, *found]))
 
+    @property
+    def tag_names(self) -> list[str]:
+        """Of the crystals that are here already; files have none."""
+        found = (name for x in self.entries if isinstance(x, Crystal) for name in x.tags)
+        return list(dict.fromkeys(found))
+
     def fingerprint(self) -> str:
         return self.digest
 
