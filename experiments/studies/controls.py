@@ -16,14 +16,14 @@ test error. ``../data`` is as of `experiments.studies.gain`.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from crysgnn_jax.commands import cli, distill, finetune, pretrain
+from crysgnn_jax.files import write_json
 from crysgnn_jax.training.settings import TEACHER
-from crysgnn_jax.training.workdir import CONFIG, read_json, write_json
-from experiments.studies.runs import Job, about, epochs_for
+from crysgnn_jax.training.workdir import read_json
+from experiments.studies.runs import Job, about, add_flags, epochs_for
 
 CONTROLS = ("vanilla", "distilled", "direct", "both", "untrained", "tuned")
 CELLS = [
@@ -69,23 +69,17 @@ def run_of(data: Path, output: Path, control: str, property: str, n: int, seed: 
     return Job(path, distill, [*flags, *start])
 
 
-def commit_of(jobs: dict[tuple, Job], control: str, property: str, n: int) -> str:
-    """By which commit the runs of a row were made."""
-    runs = (job for key, job in jobs.items() if key[:3] == (control, property, n))
-    made = next(job.path for job in runs if (job.path / CONFIG).exists())
-    return read_json(made / CONFIG)["environment"]["commit"]
-
-
 def summary(controls: Sequence[str], jobs: dict[tuple, Job]) -> list[dict]:
     """A row a control and cell, with the seeds that are there."""
     rows = []
     for property, n in CELLS:
         for control in controls:
-            found = {
-                key[3]: json.loads((job.path / "result.json").read_text())
+            made = {
+                key[3]: job
                 for key, job in jobs.items()
                 if key[:3] == (control, property, n) and (job.path / "result.json").exists()
             }
+            found = {seed: job.result() for seed, job in made.items()}
             if found:
                 rows.append(
                     {
@@ -96,7 +90,7 @@ def summary(controls: Sequence[str], jobs: dict[tuple, Job]) -> list[dict]:
                         "validation": [x["validation_mae"] for x in found.values()],
                         "test": [x["test_mae"] for x in found.values()],
                         "seconds": [x["seconds"] for x in found.values()],
-                        "commit": commit_of(jobs, control, property, n),
+                        "commit": next(iter(made.values())).commit(),
                     }
                 )
     return rows
@@ -107,9 +101,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--controls", nargs="+", default=CONTROLS, choices=CONTROLS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--output", type=Path, default=Path("runs/studies/controls"))
-    parser.add_argument("--record", type=Path, default=Path("results/controls.json"))
-    parser.add_argument("--collect", action="store_true", help="train nothing")
+    add_flags(parser, "controls")
     args = parser.parse_args()
     jobs = {
         (control, property, n, seed): run_of(

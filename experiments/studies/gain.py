@@ -9,7 +9,6 @@ commit its runs were made.
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crysgnn_jax.commands import cli, distill
-from crysgnn_jax.training.workdir import CONFIG, read_json, write_json
-from experiments.studies.runs import Job, about, epochs_for, interval_of_gain
+from crysgnn_jax.files import write_json
+from crysgnn_jax.training.workdir import read_json
+from experiments.studies.runs import Job, about, add_flags, epochs_for, interval_of_gain
 
 JARVIS = (
     "formation_energy_peratom", "optb88vdw_bandgap", "optb88vdw_total_energy", "ehull",
@@ -87,7 +87,7 @@ def summary(pairs: list[tuple[Job, Job]]) -> dict[str, Any]:
             "distilled": round(float(np.mean([x["seconds"] for x in distilled])), 1),
         },
         "start": distilled[0].get("start"),
-        "commit": read_json(pairs[0][1].path / CONFIG)["environment"]["commit"],
+        "commit": pairs[0][1].commit(),
     }
 
 
@@ -107,9 +107,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--students", nargs="+", default=STUDENTS, choices=STUDENTS)
     parser.add_argument("--only", nargs="+", default=[], help="words that a cell's name has")
-    parser.add_argument("--output", type=Path, default=Path("runs/studies/gain"))
-    parser.add_argument("--record", type=Path, default=Path("results/gain.json"))
-    parser.add_argument("--collect", action="store_true", help="train nothing")
+    add_flags(parser, "gain")
     args = parser.parse_args()
     record = {}
     for student in args.students:
@@ -125,7 +123,7 @@ def main() -> None:
             if made or not args.collect:
                 record[name] = summary(pairs)
     if args.collect:
-        old = json.loads(args.record.read_text())["cells"] if args.record.exists() else {}
+        old = read_json(args.record)["cells"] if args.record.exists() else {}
         write_json(args.record, {**about(), "cells": merged(old, record)})
     for name, x in record.items():
         low, high = x["gain_interval"]

@@ -1,5 +1,6 @@
 """Runs of a study: each is made once, and found again when the study goes on."""
 
+import argparse
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from crysgnn_jax.commands import cli
-from crysgnn_jax.training.workdir import environment
+from crysgnn_jax.training.workdir import CONFIG, environment, read_json
 
 EPOCHS = {100: 300, 300: 300, 1000: 150, 3000: 80, 4000: 80, 10000: 40}
 """Training crystals → passes over them; each run is trained to its end, without early stopping."""
@@ -43,6 +44,17 @@ class Job:
         if not file.exists():
             cli.call(self.command, [*map(str, self.flags), "--workdir", str(self.path)])
         return json.loads(file.read_text())
+
+    def commit(self) -> str:
+        """By which commit it was made."""
+        return read_json(self.path / CONFIG)["environment"]["commit"]
+
+
+def add_flags(parser: argparse.ArgumentParser, name: str) -> None:
+    """Where a study's runs and its record are, and whether to train at all."""
+    parser.add_argument("--output", type=Path, default=Path("runs/studies") / name)
+    parser.add_argument("--record", type=Path, default=Path(f"results/{name}.json"))
+    parser.add_argument("--collect", action="store_true", help="train nothing")
 
 
 def about(command: Callable[[], str] = cli.command_line) -> dict[str, Any]:

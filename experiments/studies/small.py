@@ -17,7 +17,7 @@ import numpy as np
 
 from crysgnn_jax.commands import cli, distill
 from crysgnn_jax.crystals.named import load_named
-from experiments.studies.runs import Job, about
+from experiments.studies.runs import Job, about, add_flags
 
 N_TEST = 300
 SEEDS = (0, 1, 2)
@@ -118,9 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--student", default="cgcnn")
     parser.add_argument("--only", nargs="+", default=[], help="words that a cell's name has")
-    parser.add_argument("--output", type=Path, default=Path("runs/studies/small"))
-    parser.add_argument("--record", type=Path, default=Path("results/small.json"))
-    parser.add_argument("--collect", action="store_true", help="train nothing")
+    add_flags(parser, "small")
     args = parser.parse_args()
     record = {}
     for cell in CELLS:
