@@ -53,3 +53,28 @@ def element_features() -> np.ndarray:
                     table[int(row["number"]), offset + int(row[name])] = 1.0
     table.flags.writeable = False
     return table
+
+
+def place_in_table(number: int) -> tuple[int, int]:
+    """Row and column of an element in the periodic table as it is drawn: rows 1…7 and columns 1…18;
+    lanthanides and actinides (La to Yb, Ac to No) in rows 9 and 10 below it, columns 3…16.
+
+    Args:
+      number: atomic number, from 1.
+
+    Example:
+      >>> place_in_table(26)
+      (4, 8)
+    """
+    if 57 <= number <= 70:
+        return 9, number - 54
+    if 89 <= number <= 102:
+        return 10, number - 86
+    ends = [2, 10, 18, 36, 54, 86, 118]
+    period = next(row for row, last in enumerate(ends, 1) if number <= last)
+    if number == 1:
+        return 1, 1
+    after = ends[period - 1] - number  # elements of the row that follow
+    before = number - (ends[period - 2] if period > 1 else 0)
+    # The first two columns are filled from the left, all others from the right.
+    return period, before if before <= 2 and period > 1 else 18 - after
