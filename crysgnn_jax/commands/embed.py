@@ -51,4 +51,4 @@ def execute(args: argparse.Namespace) -> None:
         )
     n_crystals, n_atoms = len(found.ids), len(found.atoms)
     print(f"{data.counted(n_crystals, 'crystal')}, {data.counted(n_atoms, 'atom')}: {args.output}")
-    data.list_skipped(store, args.output)
+    data.list_skipped([store], args.output)

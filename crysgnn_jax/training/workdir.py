@@ -24,7 +24,7 @@ _NO_RUN_YET = {LOCK, CONFIG + ".tmp", SKIPPED, NOTES}
 
 _OF_A_RUN = {CONFIG, RESULT, METRICS, CHECKPOINTS, *_NO_RUN_YET}
 _MORE_OF_A_RUN = {
-    *("splits.json", "predictions.csv", "explanation.csv"),
+    *("splits.json", "predictions.csv", "reference.npz", "explanation.csv"),
     *("loss.png", "parity.png", "explanation.png", "error.txt"),
 }
 """What else a run may hold: a folder with anything else is not one, whose settings are damaged."""
