@@ -65,8 +65,7 @@ class Calibration(NamedTuple):
                 factor = float(np.quantile(_ratio(off, deviation), ONE_DEVIATION))
                 width = quantile(_ratio(off, deviation + spread), level)
                 return cls(len(off), level, width, factor, spread)
-        errors = [r.validation_predictions - r.validation_targets for r in known]
-        off = np.abs(np.concatenate(errors))
+        off = _own_errors(known)
         return cls(len(off), level, quantile(off, level))
 
     def half_widths(self, deviation: np.ndarray | None, n: int) -> np.ndarray | None:
@@ -117,6 +116,17 @@ def quantile(errors: np.ndarray, level: float) -> float | None:
 
 def _ratio(off: np.ndarray, deviation: np.ndarray) -> np.ndarray:
     return off / np.maximum(deviation, 1e-12)
+
+
+def _own_errors(references: Sequence[Reference]) -> np.ndarray:
+    """``[v]``, absolute error for each validation crystal of any, the largest where several have
+    it."""
+    largest: dict[str, float] = {}
+    for reference in references:
+        errors = np.abs(reference.validation_predictions - reference.validation_targets)
+        for id, error in zip(reference.validation_ids.tolist(), errors.tolist()):
+            largest[id] = max(error, largest.get(id, 0.0))
+    return np.array(list(largest.values()))
 
 
 def _shared(references: Sequence[Reference]) -> tuple[np.ndarray, np.ndarray]:

@@ -35,10 +35,17 @@ from crysgnn_jax.training.devices import Devices
 from crysgnn_jax.training.evaluation import Evaluator, predicted
 from crysgnn_jax.training.predictions import Predictions, assess
 from crysgnn_jax.training.property_task import Start, Variables, bare
-from crysgnn_jax.training.reference import REFERENCE, Facts, Reference
+from crysgnn_jax.training.reference import Facts, Reference
 from crysgnn_jax.training.run import name_of_leaf
 from crysgnn_jax.training.settings import LEVEL
-from crysgnn_jax.training.workdir import CHECKPOINTS, CONFIG, RESULT, read_json, read_made_with
+from crysgnn_jax.training.workdir import (
+    CHECKPOINTS,
+    CONFIG,
+    REFERENCE,
+    RESULT,
+    read_json,
+    read_made_with,
+)
 
 _log = logging.getLogger(__name__)
 

@@ -24,11 +24,11 @@ from crysgnn_jax.objectives.distillation import (
 from crysgnn_jax.objectives.property import Standardiser, property_loss
 from crysgnn_jax.settings import deciding
 from crysgnn_jax.training.evaluation import Evaluator, predicted
-from crysgnn_jax.training.reference import REFERENCE, Reference, kept
+from crysgnn_jax.training.reference import Reference, kept
 from crysgnn_jax.training.run import Learner, Run
 from crysgnn_jax.training.settings import PropertySettings
 from crysgnn_jax.training.taught import Taught
-from crysgnn_jax.training.workdir import Workdir
+from crysgnn_jax.training.workdir import REFERENCE, Workdir
 
 Variables = Mapping[str, Any]
 """What ``module.apply`` takes: ``params`` and ``batch_stats``."""

@@ -14,9 +14,6 @@ from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.training.similarity import closest
 
-REFERENCE = "reference.npz"
-"""Name of the file in a run's folder."""
-
 N_KEPT = 10_000
 """Training crystals of which the embeddings are kept; of more, so many drawn at random."""
 
