@@ -66,7 +66,7 @@ def execute(args: argparse.Namespace) -> None:
             entry.kind,
             entry.property or "–",
             entry.unit or "–",
-            entry.data,
+            entry.data if len(entry.data) <= _SHOWN else entry.data[: _SHOWN - 1] + "…",
             number(entry.n_train, ","),
             number(entry.test_mae, ".4g"),
             entry.licence or "–",
@@ -85,5 +85,8 @@ def execute(args: argparse.Namespace) -> None:
     ]
     print(text_table([*header, "licence"], rows))
 
+
+_SHOWN = 32
+"""Letters of what a network was trained on, in the list; all of them are on its card."""
 
 _ON_A_CARD = ("tested_on", "of_the_mean", "not_for", "cite")

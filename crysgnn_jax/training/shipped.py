@@ -24,6 +24,11 @@ def found(workdir: Path | str) -> Path:
     return here if path.name == str(path) and not path.exists() and here.is_dir() else path
 
 
+def label_of(path: Path) -> str:
+    """By which a user would name a folder: that of the package by its name."""
+    return path.name if path.parent == FOLDER else str(path)
+
+
 def folders() -> list[Path]:
     """Of all networks that come with the package."""
     return sorted(path.parent for path in FOLDER.glob(f"*/{CONFIG}"))
@@ -61,7 +66,10 @@ def ship(workdir: Path, folder: Path) -> None:
         shutil.copy(workdir / REFERENCE, folder / REFERENCE)
     config = read_json(workdir / CONFIG)
     made_with = config["made_with"]
-    made_with["data"] = [Path(name).name for name in made_with.get("data", ())]
+    data = made_with.get("data", ())
+    made_with["data"] = [Path(name).name for name in ([data] if isinstance(data, str) else data)]
+    if "split" in made_with:
+        made_with["split"]["rule"] = Path(made_with["split"]["rule"]).name
     write_json(folder / CONFIG, config)
     write_json(folder / RESULT, read_json(workdir / RESULT))
     write_weights(folder / WEIGHTS, restore_best(workdir / CHECKPOINTS))
