@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ class Graphs:
                 workers=self._args.workers,
                 strict=self._args.strict,
                 max_atoms=self._args.max_atoms,
-                progress=GraphProgress(source.name),
+                progress=Progress(f"graphs of {source.name}"),
             )
             n_skipped = len(store.skipped)
             print(
@@ -114,10 +115,19 @@ def graphs_for(args: argparse.Namespace, model: TrainedModel) -> GraphStore:
     return Graphs(args)(limited(read(names), args.limit), model.featuriser)
 
 
-def list_skipped(store: GraphStore, path: Path | None) -> None:
+def list_skipped(
+    store: GraphStore, path: Path | None, more: Sequence[tuple[str, str]] = ()
+) -> None:
     """Name what could not be used, and what was noted: beside ``path``, or on standard error the
-    rest of what `Graphs` has not told."""
-    kinds = (("skipped", "reason", store.skipped), ("notes", "note", store.notes))
+    rest of what `Graphs` has not told.
+
+    Args:
+      store: the crystals.
+      path: of the output.
+      more: ``(id, reason)`` of what could not be used although it is in the store.
+    """
+    skipped = [*store.skipped, *more]
+    kinds = (("skipped", "reason", skipped), ("notes", "note", store.notes))
     for kind, column, entries in kinds:
         if path is None:
             word = "skipped" if kind == "skipped" else "note on"
@@ -131,21 +141,27 @@ def list_skipped(store: GraphStore, path: Path | None) -> None:
             print(f"{what}{skipped}, listed in {listed}", file=sys.stderr)
 
 
-class GraphProgress:
-    """Shows how far a store is: a bar on a terminal, a line every 10 s otherwise."""
+class Progress:
+    """Shows how far a work is: a bar on a terminal, a line every 10 s otherwise.
 
-    def __init__(self, name: str):
-        self._name = name
+    Args:
+      what: is being made.
+      unit: what is counted.
+    """
+
+    def __init__(self, what: str, unit: str = "crystal"):
+        self._what = what
+        self._unit = unit
         self._bar: tqdm | None = None
         self._spoke = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
         if sys.stderr.isatty():
             if self._bar is None:
-                self._bar = tqdm(total=total, desc=f"graphs of {self._name}", unit="crystal")
+                self._bar = tqdm(total=total, desc=self._what, unit=self._unit)
             self._bar.update(done - self._bar.n)
             if done >= total:
                 self._bar.close()
         elif time.monotonic() - self._spoke > 10:
             self._spoke = time.monotonic()
-            print(f"graphs of {self._name}: {done} of {total}", file=sys.stderr, flush=True)
+            print(f"{self._what}: {done} of {total}", file=sys.stderr, flush=True)
