@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +82,7 @@ class Graphs:
                 workers=self._args.workers,
                 strict=self._args.strict,
                 max_atoms=self._args.max_atoms,
-                progress=Bar(f"graphs of {source.name}"),
+                progress=Progress(f"graphs of {source.name}"),
             )
             n_skipped = len(store.skipped)
             print(
@@ -163,11 +163,24 @@ def graphs_for(args: argparse.Namespace, model: TrainedModel) -> GraphStore:
     return Graphs(args)(source, model.featuriser)
 
 
-def list_skipped(stores: Iterable[GraphStore], path: Path | None) -> None:
+def list_skipped(
+    stores: Iterable[GraphStore], path: Path | None, more: Sequence[tuple[str, str]] = ()
+) -> None:
     """Name what could not be used, and what was noted: beside ``path``, or on standard error the
-    rest of what `Graphs` has not told."""
+    rest of what `Graphs` has not told.
+
+    Args:
+      stores: the crystals; of several, what is said twice is told once.
+      path: of the output.
+      more: ``(id, reason)`` of what could not be used although it is in a store.
+    """
+    stores = list(stores)
+    found = {
+        "skipped": [*(entry for store in stores for entry in store.skipped), *more],
+        "notes": [entry for store in stores for entry in store.notes],
+    }
     for kind, column in (("skipped", "reason"), ("notes", "note")):
-        entries = list(dict.fromkeys(entry for store in stores for entry in getattr(store, kind)))
+        entries = list(dict.fromkeys(found[kind]))
         if path is None:
             word = "skipped" if kind == "skipped" else "note on"
             for id, text in entries[FIRST:]:
@@ -180,25 +193,27 @@ def list_skipped(stores: Iterable[GraphStore], path: Path | None) -> None:
             print(f"{what}{skipped}, listed in {listed}", file=sys.stderr)
 
 
-class Bar:
-    """Shows how many crystals are done: a bar on a terminal, a line every 10 s otherwise.
+class Progress:
+    """Shows how far a work is: a bar on a terminal, a line every 10 s otherwise.
 
     Args:
-      title: of what is done.
+      what: is being made.
+      unit: what is counted.
     """
 
-    def __init__(self, title: str):
-        self._title = title
+    def __init__(self, what: str, unit: str = "crystal"):
+        self._what = what
+        self._unit = unit
         self._bar: tqdm | None = None
         self._spoke = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
         if sys.stderr.isatty():
             if self._bar is None:
-                self._bar = tqdm(total=total, desc=self._title, unit="crystal")
+                self._bar = tqdm(total=total, desc=self._what, unit=self._unit)
             self._bar.update(done - self._bar.n)
             if done >= total:
                 self._bar.close()
         elif time.monotonic() - self._spoke > 10:
             self._spoke = time.monotonic()
-            print(f"{self._title}: {done} of {total}", file=sys.stderr, flush=True)
+            print(f"{self._what}: {done} of {total}", file=sys.stderr, flush=True)

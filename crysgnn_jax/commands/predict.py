@@ -84,7 +84,7 @@ def execute(args: argparse.Namespace) -> None:
             args.batch_size,
             level=args.level,
             n_nearest=args.nearest,
-            progress=data.Bar(f"{committee.property} of {source.name}"),
+            progress=data.Progress(f"{committee.property} of {source.name}"),
         )
         for committee in committees
     ]

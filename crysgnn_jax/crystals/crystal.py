@@ -1,13 +1,11 @@
 """A periodic crystal: what every reader returns and every featuriser takes."""
 
 import dataclasses
-import functools
 import math
 from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
-from ase.formula import Formula
 
 from crysgnn_jax.crystals.elements import MAX_ATOMIC_NUMBER, SYMBOLS
 from crysgnn_jax.errors import InvalidCrystal, printable
@@ -182,9 +180,3 @@ def _determinant(matrix: list[list[float]]) -> float:
     """Of three rows of three; NumPy takes ten times as long over one so small."""
     (a, b, c), (d, e, f), (g, h, i) = matrix
     return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
-
-
-@functools.lru_cache(maxsize=100_000)
-def written_formula(reduced: str) -> str:
-    """A formula as chemists write it, metals first and without ones: ``Cl1Na1`` → ``NaCl``."""
-    return Formula(reduced).format("metal")

@@ -12,6 +12,7 @@ import numpy as np
 
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.extras import imported, require
 from crysgnn_jax.reporting.tables import text_table
 
 Columns = Mapping[str, Sequence[Any] | np.ndarray]
@@ -42,9 +43,9 @@ def write_json(file: IO, columns: Columns, notes: Sequence[str]) -> None:
 
 def write_parquet(file: IO, columns: Columns) -> None:
     """One column each, with its type."""
-    pyarrow, parquet = _pyarrow()
+    pyarrow = imported("pyarrow", "parquet", "Parquet")
     table = pyarrow.table({name: np.asarray(values) for name, values in columns.items()})
-    parquet.write_table(table, file)
+    importlib.import_module("pyarrow.parquet").write_table(table, file)
 
 
 def write_extxyz(file: IO, columns: Columns, crystals: Iterable[Crystal]) -> None:
@@ -91,17 +92,7 @@ def require_format(path: Any) -> None:
     if path.suffix not in FORMATS:
         raise UserError(f"`output` {path}: name a file that ends in {', '.join(FORMATS)}")
     if path.suffix == ".parquet":
-        _pyarrow()
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    except ImportError:
-        raise UserError(
-            "`output`: Parquet takes pyarrow; install it with pip install 'crysgnn-jax[parquet]', "
-            "or name a .csv"
-        ) from None
+        require("pyarrow", "parquet", f"`output` {path}")
 
 
 def _records(columns: Columns) -> Iterable[dict[str, Any]]:

@@ -10,3 +10,8 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines
     )
+
+
+def with_unit(name: str, unit: str) -> str:
+    """``band gap (eV)``; the name alone of a pure number."""
+    return f"{name} ({unit})" if unit else name

@@ -29,7 +29,7 @@ from crysgnn_jax.models.network import Network, Prediction
 from crysgnn_jax.models.registry import build, find_network, smallest_batch
 from crysgnn_jax.objectives.property import Standardiser
 from crysgnn_jax.pretraining.registry import PRETRAINED
-from crysgnn_jax.training import shipped
+from crysgnn_jax.training import explanation, shipped
 from crysgnn_jax.training.checkpoints import require_shapes, restore_best
 from crysgnn_jax.training.devices import Devices
 from crysgnn_jax.training.evaluation import Evaluator, predicted
@@ -412,6 +412,23 @@ class TrainedModel:
         """
         store = build_store(read(data), self.featuriser, cache_dir=cache, workers=workers)
         return self.embed_store(store, Devices(devices), batch_size)
+
+    def explain(
+        self,
+        structure: Any,
+        *,
+        devices: int | None = None,
+        batch_size: int = BATCH_SIZE,
+        cache: Path | str | None = None,
+    ) -> explanation.Explanation:
+        """What each atom of one crystal adds to the prediction, see `explanation.explain`.
+
+        Example:
+          ``model.explain("NaCl.cif").contributions``
+        """
+        return explanation.explain(
+            self, structure, devices=devices, batch_size=batch_size, cache=cache
+        )
 
     def _batcher(self, store: GraphStore, rows: np.ndarray, batch_size: int) -> Batcher:
         return lay_out(store, rows, self.network.needs, batch_size)[0]

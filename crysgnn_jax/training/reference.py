@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from crysgnn_jax.array_files import Damaged, read_arrays
-from crysgnn_jax.crystals.crystal import written_formula
 from crysgnn_jax.crystals.elements import MAX_ATOMIC_NUMBER, SYMBOLS
+from crysgnn_jax.crystals.formula import readable
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.training.similarity import closest
@@ -48,7 +48,7 @@ class Facts(NamedTuple):
         elements = np.zeros((len(store), MAX_ATOMIC_NUMBER + 1), dtype=bool)
         elements[np.repeat(np.arange(len(store)), store.n_nodes), store.species] = True
         volume = np.abs(np.linalg.det(store.lattice)) / store.n_nodes
-        formulas = np.array([written_formula(str(name)) for name in store.reduced_formula], str)
+        formulas = np.array([readable(str(name)) for name in store.reduced_formula], str)
         return cls(store.ids, formulas, elements, store.n_nodes, volume)
 
     def at(self, rows: np.ndarray) -> "Facts":
