@@ -23,6 +23,7 @@ from crysgnn_jax.objectives.distillation import (
 )
 from crysgnn_jax.objectives.property import Standardiser, property_loss
 from crysgnn_jax.settings import deciding
+from crysgnn_jax.training.baseline import mae_of_composition
 from crysgnn_jax.training.evaluation import Evaluator
 from crysgnn_jax.training.run import Learner, Run
 from crysgnn_jax.training.settings import PropertySettings
@@ -225,9 +226,10 @@ class PropertyTask:
             "test_mae": mae["test"],
             "target_mean": standardiser.mean,
             "target_std": standardiser.std,
-            # The error of always predicting the mean of the training crystals, to judge the others
-            # by.
+            # The errors of always predicting the mean of the training crystals, and of knowing
+            # nothing but compositions, to judge the others by.
             "test_mae_of_mean": _mae(np.full(len(split.test), fitted.mean), targets[split.test]),
+            "test_mae_of_composition": mae_of_composition(run.store, targets, split),
         }
 
 
