@@ -21,7 +21,7 @@ from crysgnn_jax.objectives.distillation import Pull, name_of_pull
 from crysgnn_jax.pretraining.objective import Weighted
 from crysgnn_jax.pretraining.registry import graphs_of, objectives_of, recipe_named, without_labels
 from crysgnn_jax.pretraining.teacher_embeddings import TeacherEmbeddings
-from crysgnn_jax.reporting.run import draw_run, title_of, warning_of
+from crysgnn_jax.reporting.run import draw_run, title_of, verdict_of
 from crysgnn_jax.settings import settings_of
 from crysgnn_jax.training import lesson, run
 from crysgnn_jax.training.devices import Devices
@@ -209,8 +209,8 @@ def train(
     finished one.
 
     The epoch is chosen on the validation crystals, and the test crystals are looked at once: the
-    errors are in ``result`` of what is returned, with that of always predicting the mean of the
-    training crystals; a line says so where the network is no better.
+    errors are in ``result`` of what is returned, with those of always predicting the mean of the
+    training crystals and of composition alone; a line says so where the network is no better.
 
     Args:
       network: ``cgcnn``, ``crysxpp``, ``gatgnn``, ``alignn``, a Flax module class of your own that
@@ -288,8 +288,8 @@ def train(
         draw=draw_run,
         overwrite=overwrite,
     )
-    if warning := warning_of(name, result):
-        Progress(training.epochs, name, quiet=quiet).say(warning)
+    for warning in verdict_of(Path(workdir), result)[1:]:
+        Progress(training.epochs, name, quiet=quiet).say(f"warning: {name}: {warning}")
     return TrainedModel.load(workdir, network=found)
 
 

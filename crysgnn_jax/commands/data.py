@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from crysgnn_jax.bars import Bar
 from crysgnn_jax.commands.cli import make_folder
 from crysgnn_jax.commands.flags import given
 from crysgnn_jax.crystals.readers import read
@@ -136,14 +136,14 @@ class GraphProgress:
 
     def __init__(self, name: str):
         self._name = name
-        self._bar: tqdm | None = None
+        self._bar: Bar | None = None
         self._spoke = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
         if sys.stderr.isatty():
             if self._bar is None:
-                self._bar = tqdm(total=total, desc=f"graphs of {self._name}", unit="crystal")
-            self._bar.update(done - self._bar.n)
+                self._bar = Bar(f"graphs of {self._name}", total, "crystals", sys.stderr)
+            self._bar.update(done)
             if done >= total:
                 self._bar.close()
         elif time.monotonic() - self._spoke > 10:

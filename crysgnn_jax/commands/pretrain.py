@@ -191,21 +191,23 @@ def execute(args: argparse.Namespace) -> None:
 
 
 def _report(result: Mapping[str, Any], first: list[str], path: Path) -> None:
-    """Print one row: the losses on the validation crystals, those named first in their order."""
-    from crysgnn_jax.reporting.tables import text_table
+    """Print one row: the losses on the validation crystals, those named first in their order; and
+    on standard error what to know of them."""
+    from crysgnn_jax.reporting.run import verdict_of
+    from crysgnn_jax.reporting.tables import print_table
 
     measured = [name[len("validation_") :] for name in result if name.startswith("validation_")]
     parts = [*first, *(name for name in measured if name not in first)]
-    print(
-        text_table(
-            ["validation", *parts, "crystals/s", "files"],
+    print_table(
+        ["validation", *parts, "crystals/s", "files"],
+        [
             [
-                [
-                    f"{result['n_validation']} of {result['n_train'] + result['n_validation']}",
-                    *(f"{result[f'validation_{part}']:.4f}" for part in parts),
-                    f"{result['crystals_per_second']:.0f}",
-                    str(path),
-                ]
-            ],
-        )
+                f"{result['n_validation']} of {result['n_train'] + result['n_validation']}",
+                *(f"{result[f'validation_{part}']:.4f}" for part in parts),
+                f"{result['crystals_per_second']:.0f}",
+                str(path),
+            ]
+        ],
     )
+    for warning in verdict_of(path, result)[1:]:
+        print(f"warning: {warning}", file=sys.stderr)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 FEWEST_TESTED = 10
 """Test crystals below which an error says little of other crystals: with 9, the mean of the
 absolute errors is known to a third of their spread."""
@@ -71,6 +73,13 @@ def _warnings_of_property(result: Mapping[str, Any]) -> list[str]:
         found.append(
             f"It is no better than the mean of its {n_train:,} training crystals: do not predict "
             "with it. More crystals or epochs may help."
+        )
+    elif result["test_mae"] >= result.get("test_mae_of_composition", np.inf):
+        found.append(
+            "It is no better than what composition alone tells, "
+            f"{_with_unit(result['test_mae_of_composition'], result['unit'])} (ridge regression on "
+            "element features): structures have taught it nothing yet. More crystals or epochs may "
+            "help."
         )
     if n_test < FEWEST_TESTED:
         found.append(

@@ -375,6 +375,7 @@ class Lesson:
             model=student.model,
             unlabelled=self.unlabelled if learning.unlabelled_per_batch else None,
             taught=self.taught,
+            teacher_name=shipped.shown(self.teacher.path) if self.teacher else "",
         )
         return run, task
 

@@ -67,6 +67,7 @@ class PropertyTask:
       unlabelled: rows of the store that take part in the teacher's pull alone; None for none.
       taught: what members say of crystals without a label, which are learned from beside the
         others; None for none.
+      teacher_name: as the user knows it.
     """
 
     settings: PropertySettings
@@ -78,6 +79,7 @@ class PropertyTask:
     model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     unlabelled: np.ndarray | None = None
     taught: Taught | None = None
+    teacher_name: str = ""
 
     @property
     def beside(self) -> np.ndarray | None:
@@ -113,6 +115,16 @@ class PropertyTask:
             "start": self.start.fingerprint if self.start else None,
             **unlabelled,
         }
+
+    def in_words(self) -> str:
+        """What is learned, and from whom."""
+        said = self.settings.property
+        if self.settings.unit:
+            said += f" ({self.settings.unit})"
+        said += f", teacher {self.teacher_name}" if self.settings.weight > 0 else ", no teacher"
+        if self.start is not None and "from" in self.start.about:
+            said += f", starting from {self.start.about['from']}"
+        return said
 
     def set_up(self, run: Run, workdir: Workdir) -> Learner:
         """What is to be trained, and by what."""

@@ -19,7 +19,7 @@ from crysgnn_jax.objectives.loss import Loss
 from crysgnn_jax.training.checkpoints import Checkpoints
 from crysgnn_jax.training.devices import Devices
 from crysgnn_jax.training.logs import MetricsLog, Progress
-from crysgnn_jax.training.loop import Trainer
+from crysgnn_jax.training.loop import STATISTICS_STEPS, Trainer
 from crysgnn_jax.training.settings import TrainingSettings
 from crysgnn_jax.training.step import (
     create_optimiser,
@@ -59,6 +59,11 @@ class Run:
     progress: Progress
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     overwrite: bool = False
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many steps the training crystals are, the last of them maybe a smaller one."""
+        return -(-len(self.split.train) // (self.settings.batch_size * len(self.devices)))
 
     def made_with(self, task: "Task") -> dict[str, Any]:
         """What determines the outcome, for ``config.json``."""
@@ -100,6 +105,9 @@ class Task(Protocol):
     def made_with(self, run: Run) -> dict[str, Any]:
         """What of the task determines the outcome."""
 
+    def in_words(self) -> str:
+        """What is learned, or from whom, for the user."""
+
     def set_up(self, run: Run, workdir: Workdir) -> Learner:
         """What is to be trained, and by what; the task's own files go to the workdir."""
 
@@ -129,8 +137,7 @@ def train(run: Run, task: Task, draw: Draw = no_pictures) -> dict[str, Any]:
         if workdir.result is not None:
             run.progress.say(f"{workdir.path} holds a finished run")
             return workdir.result
-        # A GPU that is not used should not go unnoticed.
-        run.progress.say(f"training on {run.devices}")
+        run.progress.begin(_plan(run, task), _beside(run))
         write_left_out(run.store, workdir.path)
         learner = task.set_up(run, workdir)
         result = _learn(run, learner, workdir)
@@ -142,10 +149,9 @@ def train(run: Run, task: Task, draw: Draw = no_pictures) -> dict[str, Any]:
 def _learn(run: Run, learner: Learner, workdir: Workdir) -> dict[str, Any]:
     """Train, or go on from the last checkpoint; the content of ``result.json``."""
     settings, devices = run.settings, run.devices
-    steps_per_epoch = -(-len(run.split.train) // (settings.batch_size * len(devices)))
     optimiser = create_optimiser(
         settings.learning_rate,
-        settings.epochs * steps_per_epoch,
+        settings.epochs * run.steps_per_epoch,
         weight_decay=settings.weight_decay,
     )
     trainer = Trainer(
@@ -173,6 +179,29 @@ def _learn(run: Run, learner: Learner, workdir: Workdir) -> dict[str, Any]:
     if names := unchanged(begun_with, found.variables["params"]):
         untouched = {"untouched": names}
     return {**finished, **trainer.summary(found), **untouched}
+
+
+def _plan(run: Run, task: Task) -> str:
+    """What a run will do, in a line."""
+    split, settings = run.split, run.settings
+    crystals = f"{len(split.train):,} crystals to train on, {len(split.validation):,} to validate"
+    if len(split.test):
+        crystals += f", {len(split.test):,} to test"
+    at_most = "at most " if settings.patience is not None else ""
+    steps = f"{run.steps_per_epoch:,} step{'s' if run.steps_per_epoch > 1 else ''}"
+    # A GPU that is not used should not go unnoticed.
+    return (
+        f"{crystals}; {task.in_words()}; {at_most}{settings.epochs} epochs of {steps}, on "
+        f"{run.devices}"
+    )
+
+
+def _beside(run: Run) -> float:
+    """How long validation and statistics take, as a part of what the steps of an epoch take: a
+    pass without gradients takes about a third of one with them."""
+    n_train = len(run.split.train)
+    statistics = min(1.0, STATISTICS_STEPS / run.steps_per_epoch)
+    return (statistics + len(run.split.validation) / n_train) / 3
 
 
 def unchanged(before: Any, after: Any) -> list[str]:

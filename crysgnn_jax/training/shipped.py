@@ -25,6 +25,11 @@ def found(workdir: Path | str) -> Path:
     return here if path.name == str(path) and not path.exists() and here.is_dir() else path
 
 
+def shown(path: Path) -> str:
+    """A network as the user knows it: by name where it comes with the package, else by path."""
+    return path.name if path.parent == FOLDER else str(path)
+
+
 def folders() -> list[Path]:
     """Of all networks that come with the package."""
     return sorted(path.parent for path in FOLDER.glob(f"*/{CONFIG}"))

@@ -23,6 +23,12 @@ def test_a_good_run_is_told_in_one_sentence():
     ]
 
 
+def test_a_run_that_loses_to_composition_is_warned_of():
+    (_, warning) = verdict({**GOOD, "test_mae_of_composition": 0.2}, [])
+    assert warning.startswith("It is no better than what composition alone tells, 0.2 eV (ridge")
+    assert len(verdict({**GOOD, "test_mae_of_composition": 0.3}, [])) == 1
+
+
 def test_a_run_that_loses_to_the_mean_is_warned_of():
     first, warning = verdict({**GOOD, "test_mae": 2.5}, [])
     assert "2.5 times 1 eV" in first
