@@ -23,7 +23,7 @@ from crysgnn_jax.pretraining.registry import graphs_of, objectives_of, recipe_na
 from crysgnn_jax.pretraining.teacher_embeddings import TeacherEmbeddings
 from crysgnn_jax.reporting.run import draw_run, title_of, verdict_of
 from crysgnn_jax.settings import settings_of
-from crysgnn_jax.training import lesson, run
+from crysgnn_jax.training import lesson, run, shipped
 from crysgnn_jax.training.devices import Devices
 from crysgnn_jax.training.logs import Progress
 from crysgnn_jax.training.predictor import TrainedModel
@@ -107,6 +107,7 @@ def pretrain(
     devices: int | None = None,
     quiet: bool = False,
     overwrite: bool = False,
+    continued: bool = False,
     **settings: Any,
 ) -> TrainedModel:
     """Train a network on crystals without labels, go on with an interrupted run, or load a finished
@@ -131,6 +132,7 @@ def pretrain(
       devices: how many local devices to use; all where not given.
       quiet: show no progress.
       overwrite: delete a run that is there.
+      continued: let a finished run go on from its best weights, to as many ``epochs`` as are given.
       settings: fields of `TrainingSettings`, such as ``epochs=20``.
 
     Raises:
@@ -178,6 +180,8 @@ def pretrain(
             progress=Progress(training.epochs, network, quiet=quiet),
             about={"command": "pretrain", "data": [source.name], "limit": None},
             overwrite=overwrite,
+            named={} if teacher is None else {"follow": str(teacher.path)},
+            continued=continued,
         ),
         PretrainingTask(objectives, **following),
         draw_run,
@@ -203,6 +207,7 @@ def train(
     devices: int | None = None,
     quiet: bool = False,
     overwrite: bool = False,
+    continued: bool = False,
     **settings: Any,
 ) -> TrainedModel:
     """Train a property predictor, with a teacher or without; go on with an interrupted run, load a
@@ -233,8 +238,10 @@ def train(
       devices: how many local devices to use; all where not given.
       quiet: show no progress.
       overwrite: delete a run that is there.
+      continued: let a finished run go on from its best weights, to as many ``epochs`` as are given.
       settings: fields of `TrainingSettings`, `PropertySettings` and `UntaggedSettings`, such as
-        ``epochs=60`` or ``weight=0.1``, the weight of the teacher's pull beside the labels.
+        ``epochs=60``, ``unit="K"`` of a property of your own, or ``weight=0.1``, the weight of the
+        teacher's pull beside the labels.
 
     Raises:
       UserError: a value cannot be used, or the loss became NaN or infinite.
@@ -287,6 +294,8 @@ def train(
         cache=cache,
         draw=draw_run,
         overwrite=overwrite,
+        named={} if prepared.teacher is None else {"teacher": shipped.shown(prepared.teacher.path)},
+        continued=continued,
     )
     for warning in verdict_of(Path(workdir), result)[1:]:
         Progress(training.epochs, name, quiet=quiet).say(f"warning: {name}: {warning}")

@@ -123,6 +123,25 @@ def about(args: argparse.Namespace, command: str) -> dict[str, Any]:
     return {"command": command, "data": args.data, "limit": args.limit}
 
 
+def named(args: argparse.Namespace, *, distilled: bool = True) -> dict[str, Any]:
+    """What ``config.json`` says of a run by the names of flags: where that came from of which it
+    knows the content alone.
+
+    Args:
+      args: of the command.
+      distilled: whether the run has a teacher.
+    """
+    names = ["autoencoder"]
+    if distilled:
+        names += ["teacher", "start", "unlabelled", "untagged_epochs"]
+    found = {name: getattr(args, name, None) for name in names}
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in found.items()
+        if value not in (None, [])
+    }
+
+
 def report(results: Mapping[str, Mapping[str, Any]], files: Path) -> None:
     """Print one row: the errors side by side, with those of predicting the mean and of composition
     alone; and on standard error what became of the last one, in words, with what to know of each.

@@ -162,7 +162,7 @@ class Progress:
 def duration(seconds: float) -> str:
     """A time as people say it: ``8 s``, ``12 min``, ``3.5 h``."""
     if seconds < 100:
-        return f"{seconds:.0f} s"
+        return f"{max(1.0, seconds):.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
