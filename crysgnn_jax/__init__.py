@@ -26,6 +26,9 @@ if TYPE_CHECKING:  # for type checkers and editors; the same names as in `_HOME`
     from crysgnn_jax.crystals.readers import crystal_list, read
     from crysgnn_jax.errors import InvalidCrystal, UserError
     from crysgnn_jax.graphs.settings import FeaturiserSettings
+    from crysgnn_jax.interop.ase_calculator import PropertyCalculator
+    from crysgnn_jax.interop.estimator import CrystalRegressor
+    from crysgnn_jax.interop.featurizer import CrystalFeaturizer
     from crysgnn_jax.models.network import Network, Prediction
     from crysgnn_jax.models.recipe import Recipe
     from crysgnn_jax.objectives.distillation import (
@@ -52,6 +55,9 @@ _HOME = {
     "crystals.readers": "crystal_list read",
     "errors": "InvalidCrystal UserError",
     "graphs.settings": "FeaturiserSettings",
+    "interop.ase_calculator": "PropertyCalculator",
+    "interop.estimator": "CrystalRegressor",
+    "interop.featurizer": "CrystalFeaturizer",
     "models.network": "Network Prediction",
     "models.recipe": "Recipe",
     "objectives.distillation": "ProjectedStudent distil embedding_loss standardised_loss",

@@ -48,6 +48,11 @@ def _run(words: Sequence[str]) -> None:
         print(overview())
     elif words[0] == "--version":
         print(f"crysgnn {__version__}")
+    elif words[0] == "--completion":
+        from crysgnn_jax.commands import completion
+
+        shell = words[1] if len(words) > 1 else ""
+        print(completion.script(shell, {name: _module(name) for name in COMMANDS}))
     elif words[0] in COMMANDS:
         # Parsing flags alone takes a tenth of what JAX takes to start.
         from crysgnn_jax.commands import cli
@@ -74,7 +79,14 @@ def overview() -> str:
     for name in COMMANDS:
         about = (_module(name).__doc__ or "").strip().split("\n")[0]
         lines.append(f"  {name.ljust(width)}  {about}")
-    return "\n".join([*lines, "", "crysgnn COMMAND --help lists the flags of one."])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "crysgnn COMMAND --help lists the flags of one; crysgnn --completion bash|zsh|fish",
+            "prints a script that completes them.",
+        ]
+    )
 
 
 def _module(name: str):

@@ -21,9 +21,9 @@ from crysgnn_jax.objectives.distillation import Pull, name_of_pull
 from crysgnn_jax.pretraining.objective import Weighted
 from crysgnn_jax.pretraining.registry import graphs_of, objectives_of, recipe_named, without_labels
 from crysgnn_jax.pretraining.teacher_embeddings import TeacherEmbeddings
-from crysgnn_jax.reporting.run import draw_run, title_of, warning_of
+from crysgnn_jax.reporting.run import draw_run, title_of, verdict_of
 from crysgnn_jax.settings import settings_of
-from crysgnn_jax.training import lesson, run
+from crysgnn_jax.training import lesson, run, shipped
 from crysgnn_jax.training.committee import Committee, is_several, workdirs
 from crysgnn_jax.training.devices import Devices
 from crysgnn_jax.training.logs import Progress
@@ -123,6 +123,7 @@ def pretrain(
     devices: int | None = None,
     quiet: bool = False,
     overwrite: bool = False,
+    continued: bool = False,
     **settings: Any,
 ) -> TrainedModel:
     """Train a network on crystals without labels, go on with an interrupted run, or load a finished
@@ -147,6 +148,7 @@ def pretrain(
       devices: how many local devices to use; all where not given.
       quiet: show no progress.
       overwrite: delete a run that is there.
+      continued: let a finished run go on from its best weights, to as many ``epochs`` as are given.
       settings: fields of `TrainingSettings`, such as ``epochs=20``.
 
     Raises:
@@ -194,6 +196,8 @@ def pretrain(
             progress=Progress(training.epochs, network, quiet=quiet),
             about={"command": "pretrain", "data": [source.name], "limit": None},
             overwrite=overwrite,
+            named={} if teacher is None else {"follow": str(teacher.path)},
+            continued=continued,
         ),
         PretrainingTask(objectives, **following),
         draw_run,
@@ -219,14 +223,15 @@ def train(
     devices: int | None = None,
     quiet: bool = False,
     overwrite: bool = False,
+    continued: bool = False,
     **settings: Any,
 ) -> TrainedModel:
     """Train a property predictor, with a teacher or without; go on with an interrupted run, load a
     finished one.
 
     The epoch is chosen on the validation crystals, and the test crystals are looked at once: the
-    errors are in ``result`` of what is returned, with that of always predicting the mean of the
-    training crystals; a line says so where the network is no better.
+    errors are in ``result`` of what is returned, with those of always predicting the mean of the
+    training crystals and of composition alone; a line says so where the network is no better.
 
     Args:
       network: ``cgcnn``, ``crysxpp``, ``gatgnn``, ``alignn``, a Flax module class of your own that
@@ -249,8 +254,10 @@ def train(
       devices: how many local devices to use; all where not given.
       quiet: show no progress.
       overwrite: delete a run that is there.
+      continued: let a finished run go on from its best weights, to as many ``epochs`` as are given.
       settings: fields of `TrainingSettings`, `PropertySettings` and `UntaggedSettings`, such as
-        ``epochs=60`` or ``weight=0.1``, the weight of the teacher's pull beside the labels.
+        ``epochs=60``, ``unit="K"`` of a property of your own, or ``weight=0.1``, the weight of the
+        teacher's pull beside the labels.
 
     Raises:
       UserError: a value cannot be used, or the loss became NaN or infinite.
@@ -303,9 +310,11 @@ def train(
         cache=cache,
         draw=draw_run,
         overwrite=overwrite,
+        named={} if prepared.teacher is None else {"teacher": shipped.shown(prepared.teacher.path)},
+        continued=continued,
     )
-    if warning := warning_of(name, result):
-        Progress(training.epochs, name, quiet=quiet).say(warning)
+    for warning in verdict_of(Path(workdir), result)[1:]:
+        Progress(training.epochs, name, quiet=quiet).say(f"warning: {name}: {warning}")
     return TrainedModel.load(workdir, network=found)
 
 

@@ -1,4 +1,4 @@
-"""The two things that can be wrong with what a user hands over."""
+"""The things that can be wrong with what a user hands over."""
 
 import re
 
@@ -20,6 +20,18 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return printable(super().__str__())
+
+
+class NoUsableCrystal(UserError):
+    """There are crystals, and none of them can be used.
+
+    Attributes:
+      skipped: ``(id, reason)`` of each.
+    """
+
+    def __init__(self, message: str, skipped: list[tuple[str, str]]):
+        super().__init__(message)
+        self.skipped = skipped
 
 
 class InvalidCrystal(Exception):

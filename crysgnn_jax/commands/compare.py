@@ -79,7 +79,7 @@ def parser() -> flags.Parser:
         "(default 0.1, for pulls that are not standardised 0.5)",
     )
     flags.add_split_flag(out)
-    flags.add_run_flags(out, "runs/compare-DATA")
+    flags.add_config_flag(flags.add_run_flags(out, "runs/compare-DATA"))
     out.add_argument(
         "--record",
         type=Path,

@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
-from crysgnn_jax.commands import flags
+from crysgnn_jax.commands import cli, flags
 
 
 def parser() -> flags.Parser:
@@ -33,7 +33,7 @@ def parser() -> flags.Parser:
         metavar="NAME",
         help="what it predicts (default: what the checkpoint says, else 'target')",
     )
-    flags.add_run_flags(out, "runs/NAME-converted")
+    flags.add_export_flag(flags.add_run_flags(out, "runs/NAME-converted"))
     return out
 
 
@@ -47,8 +47,11 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.models.registry import find_network
     from crysgnn_jax.pretraining.registry import PRETRAINED
     from crysgnn_jax.training.checkpoints import Checkpoints, Position
+    from crysgnn_jax.training.model_file import export
     from crysgnn_jax.training.workdir import Workdir
 
+    if args.export is not None:
+        cli.require_writable(args.export)
     found = convert(args.kind, read_checkpoint(args.checkpoint), source=str(args.checkpoint))
     is_pretrained = found.network in PRETRAINED
     if args.property is not None and is_pretrained:
@@ -85,5 +88,7 @@ def execute(args: argparse.Namespace) -> None:
             if checkpoints.last_step is None:
                 checkpoints.save(found.variables, found.variables, Position())
             workdir.finish(result)
+    if args.export is not None:
+        export(path, args.export)
     what = f", predicts {property}" if "property" in result else ""
     print(f"{found.network}{what}: {path}")

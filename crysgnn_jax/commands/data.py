@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from crysgnn_jax.bars import Bar
 from crysgnn_jax.commands.cli import make_folder
 from crysgnn_jax.commands.flags import given
 from crysgnn_jax.crystals.crystal import Crystal
@@ -204,14 +204,14 @@ class Progress:
     def __init__(self, what: str, unit: str = "crystal"):
         self._what = what
         self._unit = unit
-        self._bar: tqdm | None = None
+        self._bar: Bar | None = None
         self._spoke = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
         if sys.stderr.isatty():
             if self._bar is None:
-                self._bar = tqdm(total=total, desc=self._what, unit=self._unit)
-            self._bar.update(done - self._bar.n)
+                self._bar = Bar(self._what, total, f"{self._unit}s", sys.stderr)
+            self._bar.update(done)
             if done >= total:
                 self._bar.close()
         elif time.monotonic() - self._spoke > 10:

@@ -3,6 +3,8 @@
 crysgnn distill --student cgcnn
 crysgnn distill --student alignn --data elastic --property shear_modulus_vrh
 crysgnn distill --student cgcnn --data my_cifs/ --weight 0.3 --workdir runs/mine
+crysgnn distill --student cgcnn --data my_cifs/ --unit K --export model.safetensors
+crysgnn distill --config run.yml --seed 1
 crysgnn distill --student cgcnn --data few_labels.npz --unlabelled bundled
 crysgnn distill --student my_package.models:MyStudent
 """
@@ -47,7 +49,9 @@ def parser() -> flags.Parser:
         help="train without a teacher; the same as --weight 0 (graphs are then made as the flags "
         "below say, not as the teacher's were)",
     )
-    flags.add_run_flags(out, "runs/STUDENT-DATA-PROPERTY")
+    group = flags.add_run_flags(out, "runs/STUDENT-DATA-PROPERTY")
+    flags.add_config_flag(group)
+    flags.add_outcome_flags(group)
     flags.add_record_flag(out)
     flags.add_training_flags(out, ("epochs", "batch_size", "learning_rate", "seed"))
     flags.add_student_flags(out)
@@ -68,6 +72,7 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.training.devices import Devices
     from crysgnn_jax.training.lesson import choose_property, load_teacher, prepare
     from crysgnn_jax.training.logs import Progress
+    from crysgnn_jax.training.model_file import export
     from crysgnn_jax.training.settings import UntaggedSettings
     from crysgnn_jax.training.workdir import CONFIG
 
@@ -85,8 +90,8 @@ def execute(args: argparse.Namespace) -> None:
         raise UserError("`unlabelled`: there is no teacher to pull on them; leave it out")
     if args.start is not None and "distilled" not in variants:
         raise UserError("`start`: that would not be vanilla; use finetune --teacher")
-    if args.record is not None:
-        cli.require_writable(args.record)
+    for file in filter(None, (args.record, args.export)):
+        cli.require_writable(file)
     source = read(args.data)
     property = choose_property(args.data, source, args.property)
     require_tag(source, args.split)
@@ -138,6 +143,8 @@ def execute(args: argparse.Namespace) -> None:
             cache=args.cache,
             draw=draw_run,
             overwrite=args.overwrite,
+            named=students.named(args, distilled=variant == "distilled"),
+            continued=args.continued,
         )
         results[variant] = {**result, "files": str(path)}
     students.report(results, base if len(results) > 1 else path)
@@ -145,3 +152,5 @@ def execute(args: argparse.Namespace) -> None:
         write_json(base / "comparison.json", results)
     if args.record is not None:
         students.record(args.record, results)
+    if args.export is not None:
+        export(path, args.export)

@@ -20,7 +20,9 @@ def parser() -> flags.Parser:
         help="keep the encoder as it is and train the head alone (default: train all layers)",
     )
     flags.add_label_flags(out)
-    flags.add_run_flags(out, "runs/finetune-DATA-PROPERTY")
+    group = flags.add_run_flags(out, "runs/finetune-DATA-PROPERTY")
+    flags.add_config_flag(group)
+    flags.add_outcome_flags(group)
     flags.add_record_flag(out)
     flags.add_training_flags(out, ("epochs", "batch_size", "learning_rate", "seed"))
     flags.add_student_flags(out, settings=False)
@@ -39,14 +41,15 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.training.devices import Devices
     from crysgnn_jax.training.lesson import Student, choose_property, prepare
     from crysgnn_jax.training.logs import Progress
+    from crysgnn_jax.training.model_file import export
     from crysgnn_jax.training.predictor import TrainedModel
 
     if args.freeze and args.weight_decay:
         raise UserError(
             "`weight_decay` would shrink the encoder that `freeze` keeps; leave one out"
         )
-    if args.record is not None:
-        cli.require_writable(args.record)
+    for file in filter(None, (args.record, args.export)):
+        cli.require_writable(file)
     source = read(args.data)
     property = choose_property(args.data, source, args.property)
     require_tag(source, args.split)
@@ -80,8 +83,12 @@ def execute(args: argparse.Namespace) -> None:
         about=students.about(args, "finetune"),
         draw=draw_run,
         overwrite=args.overwrite,
+        named=students.named(args),
+        continued=args.continued,
     )
     results = {"fine-tuned": {**result, "files": str(path)}}
     students.report(results, path)
     if args.record is not None:
         students.record(args.record, results)
+    if args.export is not None:
+        export(path, args.export)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from crysgnn_jax.errors import printable
+from crysgnn_jax.errors import UserError, printable
 from crysgnn_jax.graphs.settings import MAX_ATOMS, FeaturiserSettings
 from crysgnn_jax.settings import settings_of
 from crysgnn_jax.training.settings import (
@@ -43,15 +43,54 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        self.command = name
+        self._within = ""
 
     def error(self, message: str) -> NoReturn:
         # "argument --epochs: 0: give a …" says "argument" where the flag says enough.
         message = re.sub(r"^argument (\S+): (?=.*: give )", r"\1 ", message)
-        self.exit(2, f"{self.prog}: error: {printable(message)} (see --help)\n")
+        message = printable(self._within + message)
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """The flags, those of ``--config`` among them where there is one: what is given on the
+        command line is taken from there alone."""
+        words = list(sys.argv[1:] if args is None else args)
+        given = vars(self._given(words))
+        path = given.get("config")
+        if path is not None:
+            from crysgnn_jax.commands.config import words_of
+
+            try:
+                # Of two flags that exclude each other, the one on the command line.
+                for group in self._mutually_exclusive_groups:
+                    if any(action.dest in given for action in group._group_actions):
+                        given |= {action.dest: None for action in group._group_actions}
+                words = [*words_of(path, self.command, self._actions, given), *words]
+            except UserError as error:
+                self.error(str(error).replace("`config`", "--config"))
+            self._within = f"--config {path}: "
+        return super().parse_args(words, namespace)
+
+    def _given(self, words: list[str]) -> argparse.Namespace:
+        """What stands on the command line itself, without defaults."""
+        if not any(action.dest == "config" for action in self._actions):
+            return argparse.Namespace()
+        kept = [(action, action.default, action.required) for action in self._actions]
+        for action, _, _ in kept:
+            action.default, action.required = argparse.SUPPRESS, False
+        try:
+            return super().parse_args(words)
+        finally:
+            for action, default, required in kept:
+                action.default, action.required = default, required
 
     def flag_of(self, parameter: str) -> str | None:
         """The flag that sets a parameter of the library; None where there is none."""
-        flags = {a.dest: a.option_strings[0] for a in self._actions if a.option_strings}
+        flags: dict[str, str] = {}
+        for action in self._actions:
+            if action.option_strings:
+                flags.setdefault(action.dest, action.option_strings[0])
         for name in (parameter, f"{parameter}s", f"{parameter[:-1]}ies"):
             if name in flags:
                 return flags[name]
@@ -240,6 +279,7 @@ def add_label_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="label to predict (default: the data set's own, or the only one there is)",
     )
+    add_settings(parser, PropertySettings, ("unit",))
     add_split_flag(parser)
 
 
@@ -275,19 +315,69 @@ def add_record_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_run_flags(parser: argparse.ArgumentParser, workdir: str) -> None:
-    """The run's directory."""
+def run_named(text: str) -> Path:
+    """An argparse type: the folder of a run of that name."""
+    if Path(text).name != text:
+        raise argparse.ArgumentTypeError(f"{text}: give a name, or a path as --workdir")
+    return Path("runs") / text
+
+
+def add_run_flags(parser: argparse.ArgumentParser, workdir: str) -> Any:
+    """The run's directory; the group of flags, for those that are added to it."""
     group = parser.add_argument_group("run")
-    group.add_argument(
+    where = group.add_mutually_exclusive_group()
+    where.add_argument(
         "--workdir",
         type=Path,
         metavar="DIR",
         help=f"where the run is written; an interrupted one goes on (default {workdir})",
     )
+    where.add_argument(
+        "--name",
+        dest="workdir",
+        type=run_named,
+        metavar="NAME",
+        help="what the run is called: the same as --workdir runs/NAME",
+    )
     group.add_argument(
         "--overwrite",
         action="store_true",
         help="delete the run that --workdir holds, and start anew",
+    )
+    return group
+
+
+def add_config_flag(group: Any) -> None:
+    """A file with flags."""
+    group.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="flags by name, as YAML or JSON, or the config.json of a run; what is given on the "
+        "command line counts before it",
+    )
+
+
+def add_outcome_flags(group: Any) -> None:
+    """What becomes of a run that is finished."""
+    group.add_argument(
+        "--continue",
+        dest="continued",
+        action="store_true",
+        help="let the finished run that --workdir holds go on from its best weights, to as many "
+        "epochs as --epochs says",
+    )
+    add_export_flag(group)
+
+
+def add_export_flag(group: Any) -> None:
+    """A file for the model."""
+    group.add_argument(
+        "--export",
+        type=Path,
+        metavar="FILE",
+        help="also write the trained network to one file (safetensors), which --model and "
+        "--teacher take; of twins the distilled one",
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from crysgnn_jax.commands import flags
+from crysgnn_jax.commands import cli, flags
 from crysgnn_jax.pretraining.catalogue import OBJECTIVES, RELEASED
 
 WORKDIRS = {"crysgnn": "runs/teacher"}
@@ -79,7 +79,9 @@ def parser() -> flags.Parser:
         help="crystals that students will be tested on: what has the reduced formula of any of "
         "them is left out of --data; may be repeated (default: none)",
     )
-    flags.add_run_flags(out, "runs/teacher; for others runs/NETWORK")
+    group = flags.add_run_flags(out, "runs/teacher; for others runs/NETWORK")
+    flags.add_config_flag(group)
+    flags.add_outcome_flags(group)
     names = ("epochs", "batch_size", "learning_rate", "seed")
     flags.add_training_flags(out, names, {"epochs": 20})
     group = out.add_argument_group("network")
@@ -129,11 +131,14 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.training.devices import Devices
     from crysgnn_jax.training.lesson import embeddings_of
     from crysgnn_jax.training.logs import Progress
+    from crysgnn_jax.training.model_file import export
     from crysgnn_jax.training.predictor import TrainedModel
     from crysgnn_jax.training.pretraining_task import PretrainingTask, hold_out, rows_without
     from crysgnn_jax.training.run import Run, train
     from crysgnn_jax.training.settings import TrainingSettings
 
+    if args.export is not None:
+        cli.require_writable(args.export)
     weights = {name: getattr(args, f"{name}_weight") for name in RELEASED["crysgnn"]}
     weights = {name: weight for name, weight in weights.items() if weight is not None}
     weights |= dict(args.objectives)
@@ -185,27 +190,39 @@ def execute(args: argparse.Namespace) -> None:
         progress=Progress(settings.epochs, args.network),
         about={"command": "pretrain", "data": names, "limit": args.limit},
         overwrite=args.overwrite,
+        named=_named(args),
+        continued=args.continued,
     )
     result = train(run, PretrainingTask(objectives, **following), draw_run)
     _report(result, ["loss", *(objective.name for objective, _ in objectives)], path)
+    if args.export is not None:
+        export(path, args.export)
+
+
+def _named(args: argparse.Namespace) -> dict[str, Any]:
+    """What ``config.json`` knows by its content alone, by the names of flags."""
+    follow = {} if args.follow is None else {"follow": str(args.follow)}
+    return {**follow, **({"exclude": args.exclude} if args.exclude else {})}
 
 
 def _report(result: Mapping[str, Any], first: list[str], path: Path) -> None:
-    """Print one row: the losses on the validation crystals, those named first in their order."""
-    from crysgnn_jax.reporting.tables import text_table
+    """Print one row: the losses on the validation crystals, those named first in their order; and
+    on standard error what to know of them."""
+    from crysgnn_jax.reporting.run import verdict_of
+    from crysgnn_jax.reporting.tables import print_table
 
     measured = [name[len("validation_") :] for name in result if name.startswith("validation_")]
     parts = [*first, *(name for name in measured if name not in first)]
-    print(
-        text_table(
-            ["validation", *parts, "crystals/s", "files"],
+    print_table(
+        ["validation", *parts, "crystals/s", "files"],
+        [
             [
-                [
-                    f"{result['n_validation']} of {result['n_train'] + result['n_validation']}",
-                    *(f"{result[f'validation_{part}']:.4f}" for part in parts),
-                    f"{result['crystals_per_second']:.0f}",
-                    str(path),
-                ]
-            ],
-        )
+                f"{result['n_validation']} of {result['n_train'] + result['n_validation']}",
+                *(f"{result[f'validation_{part}']:.4f}" for part in parts),
+                f"{result['crystals_per_second']:.0f}",
+                str(path),
+            ]
+        ],
     )
+    for warning in verdict_of(path, result)[1:]:
+        print(f"warning: {warning}", file=sys.stderr)

@@ -15,8 +15,8 @@ from crysgnn_jax.errors import UserError
 from crysgnn_jax.files import write_json
 from crysgnn_jax.models.network import Network
 from crysgnn_jax.models.registry import RESERVED, find_network
-from crysgnn_jax.reporting.run import warning_of
-from crysgnn_jax.reporting.tables import text_table
+from crysgnn_jax.reporting.run import verdict_of
+from crysgnn_jax.reporting.tables import print_table
 from crysgnn_jax.training import shipped
 from crysgnn_jax.training.lesson import Student
 from crysgnn_jax.training.predictor import TrainedModel, start_of
@@ -123,42 +123,65 @@ def about(args: argparse.Namespace, command: str) -> dict[str, Any]:
     return {"command": command, "data": args.data, "limit": args.limit}
 
 
-def report(results: Mapping[str, Mapping[str, Any]], files: Path) -> None:
-    """Print one row: the errors side by side, and that of predicting the mean; and a warning, on
-    standard error, for each student that is no better.
+def named(args: argparse.Namespace, *, distilled: bool = True) -> dict[str, Any]:
+    """What ``config.json`` says of a run by the names of flags: where that came from of which it
+    knows the content alone.
 
     Args:
-      results: variant, such as ``vanilla``, → content of its ``result.json``.
+      args: of the command.
+      distilled: whether the run has a teacher.
+    """
+    names = ["autoencoder"]
+    if distilled:
+        names += ["teacher", "start", "unlabelled", "untagged_epochs"]
+    found = {name: getattr(args, name, None) for name in names}
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in found.items()
+        if value not in (None, [])
+    }
+
+
+def report(results: Mapping[str, Mapping[str, Any]], files: Path) -> None:
+    """Print one row: the errors side by side, with those of predicting the mean and of composition
+    alone; and on standard error what became of the last one, in words, with what to know of each.
+
+    Args:
+      results: variant, such as ``vanilla``, → content of its ``result.json``, and ``files``.
       files: where they are.
     """
     some = next(iter(results.values()))
     mae = {name: f"{result['test_mae']:.4g}" for name, result in results.items()}
     shown = ["vanilla", "distilled"] if "fine-tuned" not in results else ["fine-tuned"]
-    print(
-        text_table(
+    of_composition = some.get("test_mae_of_composition")  # runs of version 0.2 have none
+    print_table(
+        [
+            "property",
+            "unit",
+            *(f"{name} test MAE" for name in shown),
+            "of the mean",
+            "of composition",
+            "crystals/s",
+            "files",
+        ],
+        [
             [
-                "property",
-                "unit",
-                *(f"{name} test MAE" for name in shown),
-                "of the mean",
-                "crystals/s",
-                "files",
-            ],
-            [
-                [
-                    some["property"],
-                    some["unit"] or ("1" if some["property"] in PROPERTY_UNITS else "–"),
-                    *(mae.get(name, "–") for name in shown),
-                    f"{some['test_mae_of_mean']:.4g}",
-                    " / ".join(f"{r['crystals_per_second']:.0f}" for r in results.values()),
-                    str(files),
-                ]
-            ],
-        )
+                some["property"],
+                some["unit"] or ("1" if some["property"] in PROPERTY_UNITS else "–"),
+                *(mae.get(name, "–") for name in shown),
+                f"{some['test_mae_of_mean']:.4g}",
+                "–" if of_composition is None else f"{of_composition:.4g}",
+                " / ".join(f"{r['crystals_per_second']:.0f}" for r in results.values()),
+                str(files),
+            ]
+        ],
     )
-    for name, result in results.items():
-        if warning := warning_of(name, result):
-            print(warning, file=sys.stderr)
+    told = {name: verdict_of(Path(r["files"]), r) for name, r in results.items()}
+    name, (sentence, *_) = list(told.items())[-1]
+    print(f"{name}: {sentence}", file=sys.stderr)
+    for name, (_, *warnings) in told.items():
+        for warning in warnings:
+            print(f"warning: {name}: {warning}", file=sys.stderr)
 
 
 def record(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:

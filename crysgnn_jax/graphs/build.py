@@ -33,7 +33,7 @@ from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.readers.items import one_line
 from crysgnn_jax.crystals.readers.limits import SECONDS, time_limit
 from crysgnn_jax.crystals.sources import Source, notes_of
-from crysgnn_jax.errors import InvalidCrystal, UserError
+from crysgnn_jax.errors import InvalidCrystal, NoUsableCrystal, UserError
 from crysgnn_jax.files import of_the_disk
 from crysgnn_jax.graphs.neighbours import Neighbours, neighbour_lists
 from crysgnn_jax.graphs.reduction import reduce_graphs
@@ -252,10 +252,11 @@ def _build(
     if not chunks:
         shutil.rmtree(partial)
         listed = "; ".join(f"{crystal_id}: {reason}" for crystal_id, reason in skipped[:3])
-        raise UserError(
+        raise NoUsableCrystal(
             f"{source.name}: none of the {len(skipped)} crystals can be used; the first: {listed}"
             if len(skipped) > 1
-            else f"{source.name}: its only crystal cannot be used: {listed}"
+            else f"{source.name}: its only crystal cannot be used: {listed}",
+            skipped,
         )
     meta = {
         "format": FORMAT,

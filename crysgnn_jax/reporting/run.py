@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from crysgnn_jax.models.registry import find_network
+from crysgnn_jax.reporting.verdict import verdict
 from crysgnn_jax.training.checkpoints import restore_best
 from crysgnn_jax.training.logs import MetricsLog
 from crysgnn_jax.training.workdir import CHECKPOINTS, METRICS, read_made_with
@@ -61,24 +62,10 @@ def draw_run(path: Path, result: Mapping[str, Any]) -> None:
         figures.ranking(ranked, path / "explanation.png", label="mean |weight| of its features")
 
 
-def warning_of(name: str, result: Mapping[str, Any]) -> str | None:
-    """A line for the user where a property predictor has learned less than one number.
-
-    Args:
-      name: of the predictor, such as ``vanilla``.
-      result: content of its ``result.json``.
-
-    Returns:
-      None where it does better than always predicting the mean of its training crystals.
-    """
-    mae, of_mean, unit = (result[x] for x in ("test_mae", "test_mae_of_mean", "unit"))
-    if mae < of_mean:
-        return None
-    return (
-        f"warning: {name} is no better than the mean of its {result['n_train']} training crystals: "
-        f"test MAE {mae:.4g}, of the mean {of_mean:.4g} {unit}".rstrip()
-        + "; give it more crystals or epochs"
-    )
+def verdict_of(path: Path, result: Mapping[str, Any]) -> list[str]:
+    """What became of a run in a folder: a sentence, and a warning each, see `verdict.verdict`."""
+    log = MetricsLog(path / METRICS)
+    return verdict(result, log.read() if (path / METRICS).exists() else [])
 
 
 def title_of(network: str, model: Mapping[str, Any], *, distilled: bool) -> str:

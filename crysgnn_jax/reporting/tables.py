@@ -1,5 +1,6 @@
 """Text tables."""
 
+import sys
 from collections.abc import Sequence
 
 
@@ -15,3 +16,21 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def with_unit(name: str, unit: str) -> str:
     """``band gap (eV)``; the name alone of a pure number."""
     return f"{name} ({unit})" if unit else name
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table: ruled and as wide as the terminal where there is one, else as `text_table`."""
+    if not sys.stdout.isatty():
+        print(text_table(header, rows))
+        return
+    # A tenth of a second to import.
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold")
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(file=sys.stdout, markup=False, highlight=False).print(table)

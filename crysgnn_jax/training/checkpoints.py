@@ -52,6 +52,8 @@ class Position:
       seconds: time spent on the run, over all its sessions.
       timed_crystals: crystals trained on, repeats counted, each session's first step left out.
       timed_seconds: time spent on them: assembling, stepping, waiting.
+      restarted_epoch: epochs completed when it last went on for more than it had been given; 0
+        where it has not.
     """
 
     epoch: int = 0
@@ -63,6 +65,7 @@ class Position:
     seconds: float = 0.0
     timed_crystals: int = 0
     timed_seconds: float = 0.0
+    restarted_epoch: int = 0
 
 
 class Checkpoints:

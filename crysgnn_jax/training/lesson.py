@@ -181,7 +181,8 @@ class Lesson:
         """Settings with nothing left open: the property's name and unit, the student's recipe for
         so many training crystals and devices, and no weight of the teacher where there is none."""
         recipe = self.student.recipe
-        chosen = dataclasses.replace(learning, property=self.property, unit=unit_of(self.property))
+        unit = unit_of(self.property) if learning.unit is None else learning.unit
+        chosen = dataclasses.replace(learning, property=self.property, unit=unit)
         if self.teacher is None:
             chosen = dataclasses.replace(chosen, weight=0.0, pull="released", taught_by=0)
         return training.filled(recipe, n_train, n_devices), chosen.filled(recipe)
@@ -202,6 +203,8 @@ class Lesson:
         cache: Path | str | None = None,
         draw: Draw = no_pictures,
         overwrite: bool = False,
+        named: Mapping[str, Any] | None = None,
+        continued: bool = False,
     ) -> dict[str, Any]:
         """Take the student through all its stages, or find it trained: content of ``result.json``.
 
@@ -212,7 +215,8 @@ class Lesson:
           learning: what to learn, likewise.
           title: of the run, for the user.
           pull: the function that ``learning.pull`` names.
-          devices: as of `Run`, and ``workdir``, ``about`` and ``overwrite`` likewise.
+          devices: as of `Run`, and ``workdir``, ``about``, ``overwrite``, ``named`` and
+            ``continued`` likewise.
           progress: (epochs, title) → what the user sees of a stage.
           cache: where starts and members are kept, as of `untagged.kept`.
           draw: as of `run.train`.
@@ -220,6 +224,8 @@ class Lesson:
         Raises:
           UserError: as of the stages, `run` and `run.train`.
         """
+        if continued and learning.taught_by:
+            raise UserError("`continued`: members would be trained anew; leave `taught_by` out")
         lesson = self.begun(split, training.seed, pull, devices, cache, progress)
         found = lesson.taught_by(
             split, rule, training, learning, pull, devices, cache, progress, about
@@ -236,6 +242,7 @@ class Lesson:
             about=about,
             overwrite=overwrite,
         )
+        run = dataclasses.replace(run, named=named or {}, continued=continued)
         return train(run, task, draw)
 
     def not_tested(self, split: Split) -> np.ndarray:
@@ -375,6 +382,7 @@ class Lesson:
             model=student.model,
             unlabelled=self.unlabelled if learning.unlabelled_per_batch else None,
             taught=self.taught,
+            teacher_name=shipped.shown(self.teacher.path) if self.teacher else "",
         )
         return run, task
 

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from tqdm import tqdm
-
+from crysgnn_jax.bars import Bar
 from crysgnn_jax.files import write_text
 from crysgnn_jax.training.checkpoints import Position
 
@@ -62,6 +61,10 @@ def _is_before(line: str, position: Position) -> bool:
     return entry["step"] <= position.step and entry["epoch"] <= position.epoch
 
 
+MEASURED = 5
+"""Steps, after the first one is compiled, by which it is told how long a run takes."""
+
+
 class Progress:
     """A bar with loss, rate and remaining time on a terminal; a line an epoch otherwise.
 
@@ -78,36 +81,55 @@ class Progress:
         self._epochs = epochs
         self._title = title
         self._stream = stream or sys.stderr
-        self._bar: tqdm | None = None
+        self._bar: Bar | None = None
         self._quiet = quiet
+        self._steps_per_epoch = 0
+        self._beside = 0.0
+        self._steps = 0
+        self._timed_before = 0.0
 
     def say(self, line: str) -> None:
         """A line for the user."""
-        if not self._quiet:
+        if self._bar is not None:
+            self._bar.say(line)
+        elif not self._quiet:
             print(line, file=self._stream, flush=True)
+
+    def begin(self, plan: str, beside: float = 0.0) -> None:
+        """A run begins, or goes on.
+
+        Args:
+          plan: what will be done.
+          beside: how long what comes between the steps of an epoch takes, as a part of what these
+            take: the validation.
+        """
+        self._beside = beside
+        self.say(f"{self._title}: {plan}")
 
     def start_epoch(self, position: Position, total: int) -> None:
         """An epoch of ``total`` steps begins, or goes on after ``position.batch`` of them."""
+        self._steps_per_epoch = total
         if self._stream.isatty() and not self._quiet:
             if self._bar is None:
-                self._bar = tqdm(
-                    total=self._epochs * total,
-                    initial=position.epoch * total + position.batch,
-                    desc=self._title,
-                    unit="step",
-                    file=self._stream,
-                    dynamic_ncols=True,
-                )
-            self._bar.set_description(f"{self._title} epoch {position.epoch + 1}/{self._epochs}")
+                done = position.epoch * total + position.batch
+                self._bar = Bar(self._title, self._epochs * total, "steps", self._stream, done)
+            self._bar.describe(f"{self._title} epoch {position.epoch + 1}/{self._epochs}")
 
     def step(self, position: Position, values: Mapping[str, float]) -> None:
         """A step is done."""
-        if self._bar is not None:
-            self._bar.set_postfix(
-                {"loss": f"{values['loss']:.4f}", "crystals/s": f"{_rate(position):.0f}"},
-                refresh=False,
+        self._steps += 1
+        if self._steps == 1:  # which was compiled
+            self._timed_before = position.timed_seconds
+        if self._steps == 1 + MEASURED:
+            seconds = (position.timed_seconds - self._timed_before) / MEASURED
+            done = position.epoch * self._steps_per_epoch + position.batch
+            left = self._epochs * self._steps_per_epoch - done
+            self.say(
+                f"{self._title}: about {duration(seconds * left * (1.0 + self._beside))} for "
+                f"{left:,} more steps of {1000 * seconds:.3g} ms"
             )
-            self._bar.update()
+        if self._bar is not None:
+            self._bar.update(status=f"loss {values['loss']:.4f}, {_rate(position):.0f} crystals/s")
 
     def epoch(
         self,
@@ -125,19 +147,23 @@ class Progress:
             )
         )
         remaining = position.seconds / position.epoch * (self._epochs - position.epoch)
-        line = (
+        self.say(
             f"{self._title}: epoch {position.epoch}/{self._epochs} {numbers} "
             f"{_rate(position):.0f} crystals/s, {remaining:.0f} s left{' *' if improved else ''}"
         )
-        if self._bar is not None:
-            tqdm.write(line, file=self._stream)
-        elif not self._quiet:
-            print(line, file=self._stream, flush=True)
 
     def close(self) -> None:
         """The run is over."""
         if self._bar is not None:
             self._bar.close()
+            self._bar = None
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: ``8 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 100:
+        return f"{max(1.0, seconds):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _rate(position: Position) -> float:

@@ -104,21 +104,32 @@ class Trainer:
             "devices": str(self._devices),
         }
 
-    def fit(self, state: TrainState) -> Fit:
+    def fit(self, state: TrainState, restart: int | None = None) -> Fit:
         """Train from ``state``, or from the last checkpoint if there is one.
+
+        Args:
+          state: before the first step.
+          restart: the step after which the run was at its end, and goes on from its best weights,
+            with a new state of the optimiser: its schedule has begun anew. None where it was not.
 
         Raises:
           UserError: the loss became NaN or infinite, or the run cannot be saved.
           Stopped: a signal came; the step under way was finished, and the run saved.
         """
         with stopping.graceful(), contextlib.closing(self._progress):
-            return self._fit(state)
+            return self._fit(state, restart)
 
-    def _fit(self, state: TrainState) -> Fit:
+    def _fit(self, state: TrainState, restart: int | None) -> Fit:
         position = Position()
         best = state.variables
         if self._checkpoints.last_step is not None:
+            new = state.opt_state
             state, best, position = self._checkpoints.restore(state, best)
+            if position.step == restart:
+                state = dataclasses.replace(
+                    state, **{k: best[k] for k in ("params", "batch_stats")}, opt_state=new
+                )
+                position.restarted_epoch = position.epoch
         self._log.truncate(position)
         state = self._devices.replicate(state)
         settings = self._settings
@@ -252,7 +263,9 @@ class Trainer:
 
     def _out_of_patience(self, position: Position) -> bool:
         patience = self._settings.patience
-        return patience is not None and position.epoch - position.best_epoch >= patience
+        # What goes on has as much patience as what begins.
+        since = max(position.best_epoch, position.restarted_epoch)
+        return patience is not None and position.epoch - since >= patience
 
     def _save_is_due(self) -> bool:
         return time.monotonic() - self._last_save > self._settings.checkpoint_seconds

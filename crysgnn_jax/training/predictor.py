@@ -33,6 +33,7 @@ from crysgnn_jax.training import explanation, shipped
 from crysgnn_jax.training.checkpoints import require_shapes, restore_best
 from crysgnn_jax.training.devices import Devices
 from crysgnn_jax.training.evaluation import Evaluator, predicted
+from crysgnn_jax.training.model_file import export, read_model
 from crysgnn_jax.training.predictions import Predictions, assess
 from crysgnn_jax.training.property_task import Start, Variables, bare
 from crysgnn_jax.training.reference import Facts, Reference
@@ -111,7 +112,7 @@ class TrainedModel:
         """The best weights of a finished run, or of converted weights.
 
         Args:
-          workdir: of the run.
+          workdir: of the run; or a file that `export` wrote.
           parameter: by which the user named it, for messages.
           network: what was trained; found by its name where not given.
 
@@ -121,7 +122,8 @@ class TrainedModel:
             process has not imported: a directory from elsewhere does not run code.
         """
         workdir = shipped.found(workdir)
-        if not (workdir / CONFIG).exists():
+        file = read_model(workdir, parameter) if workdir.is_file() else None
+        if file is None and not (workdir / CONFIG).exists():
             command = {
                 "teacher": f"pretrain --workdir {workdir}",
                 "autoencoder": f"pretrain --network crysae --workdir {workdir}",
@@ -140,17 +142,17 @@ class TrainedModel:
                 known = [folder.name for folder in shipped.folders()] + _runs_in(Path("runs"))
                 hint = f"there are {', '.join(known[:8])}; or {hint}"
             raise UserError(f"`{parameter}` {workdir}: no trained {parameter} there; {hint}")
-        made_with = read_made_with(workdir)
+        made_with = read_made_with(workdir) if file is None else file.made_with
         if "model" not in made_with:
             raise UserError(
                 f"`{parameter}` {workdir} does not hold the run of a network; name its directory"
             )
-        if not (workdir / RESULT).exists():
+        if file is None and not (workdir / RESULT).exists():
             raise UserError(
                 f"`{parameter}` {workdir} has not been trained to its end; give its command again "
                 "to finish it"
             )
-        result = read_json(workdir / RESULT)
+        result = read_json(workdir / RESULT) if file is None else file.result
         try:
             name = made_with["network"]
             featuriser = FeaturiserSettings(**made_with["featuriser"])
@@ -174,7 +176,9 @@ class TrainedModel:
             network = PRETRAINED[name] if name in PRETRAINED else find_network(name)
         module = build(network.module, made_with["model"], cutoff=featuriser.cutoff)
         variables: Variables
-        if (workdir / shipped.WEIGHTS).exists():
+        if file is not None:
+            variables = file.variables
+        elif (workdir / shipped.WEIGHTS).exists():
             variables = shipped.read_weights(workdir / shipped.WEIGHTS)
         else:
             variables = restore_best(workdir / CHECKPOINTS)
@@ -199,6 +203,18 @@ class TrainedModel:
             **about,
             result=result,
         )
+
+    def export(self, path: Path | str) -> None:
+        """Write the network to one file, which `load` and the flags ``--model`` and ``--teacher``
+        take.
+
+        Args:
+          path: of the file, such as ``model.safetensors``.
+
+        Raises:
+          UserError: the run that it came from is gone, or the file cannot be written.
+        """
+        export(self.path, Path(path))
 
     def embed_batch(self, variables: Variables, graph: jraph.GraphsTuple) -> jax.Array:
         """Atom embeddings of a batch in evaluation mode, ``[n_node, d]``."""

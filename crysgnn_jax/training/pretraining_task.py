@@ -129,6 +129,11 @@ class PretrainingTask:
             more["crystals"] = run.split.fingerprint(run.store)
         return {"model": model, "settings": chosen, **more}
 
+    def in_words(self) -> str:
+        """What is learned."""
+        names = [objective.name.replace("_", " ") for objective, _ in self.objectives]
+        return f"learning {', '.join(names)}"
+
     def set_up(self, run: Run, workdir: Workdir) -> Learner:
         """What is to be trained, and by what."""
         store, split = run.store, run.split

@@ -23,6 +23,7 @@ from crysgnn_jax.objectives.distillation import (
 )
 from crysgnn_jax.objectives.property import Standardiser, property_loss
 from crysgnn_jax.settings import deciding
+from crysgnn_jax.training.baseline import mae_of_composition
 from crysgnn_jax.training.evaluation import Evaluator, predicted
 from crysgnn_jax.training.reference import Reference, kept
 from crysgnn_jax.training.run import Learner, Run
@@ -67,6 +68,7 @@ class PropertyTask:
       unlabelled: rows of the store that take part in the teacher's pull alone; None for none.
       taught: what members say of crystals without a label, which are learned from beside the
         others; None for none.
+      teacher_name: as the user knows it.
     """
 
     settings: PropertySettings
@@ -78,6 +80,7 @@ class PropertyTask:
     model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     unlabelled: np.ndarray | None = None
     taught: Taught | None = None
+    teacher_name: str = ""
 
     @property
     def beside(self) -> np.ndarray | None:
@@ -113,6 +116,16 @@ class PropertyTask:
             "start": self.start.fingerprint if self.start else None,
             **unlabelled,
         }
+
+    def in_words(self) -> str:
+        """What is learned, and from whom."""
+        said = self.settings.property
+        if self.settings.unit:
+            said += f" ({self.settings.unit})"
+        said += f", teacher {self.teacher_name}" if self.settings.weight > 0 else ", no teacher"
+        if self.start is not None and "from" in self.start.about:
+            said += f", starting from {self.start.about['from']}"
+        return said
 
     def set_up(self, run: Run, workdir: Workdir) -> Learner:
         """What is to be trained, and by what."""
@@ -246,9 +259,10 @@ class PropertyTask:
             "test_mae": mae["test"],
             "target_mean": standardiser.mean,
             "target_std": standardiser.std,
-            # The error of always predicting the mean of the training crystals, to judge the others
-            # by.
+            # The errors of always predicting the mean of the training crystals, and of knowing
+            # nothing but compositions, to judge the others by.
             "test_mae_of_mean": _mae(np.full(len(split.test), fitted.mean), targets[split.test]),
+            "test_mae_of_composition": mae_of_composition(run.store, targets, split),
         }
 
 

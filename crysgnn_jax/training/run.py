@@ -19,7 +19,7 @@ from crysgnn_jax.objectives.loss import Loss
 from crysgnn_jax.training.checkpoints import Checkpoints
 from crysgnn_jax.training.devices import Devices
 from crysgnn_jax.training.logs import MetricsLog, Progress
-from crysgnn_jax.training.loop import Trainer
+from crysgnn_jax.training.loop import STATISTICS_STEPS, Trainer
 from crysgnn_jax.training.settings import TrainingSettings
 from crysgnn_jax.training.step import (
     create_optimiser,
@@ -46,6 +46,9 @@ class Run:
       progress: what the user sees.
       about: further facts for ``config.json``, such as the command and the data by name.
       overwrite: delete a run that is there.
+      named: further facts for ``config.json`` by the names of their flags: where that came from of
+        which a fingerprint alone decides the outcome, such as the teacher.
+      continued: let a finished run go on for more epochs, from its best weights.
     """
 
     name: str
@@ -59,6 +62,13 @@ class Run:
     progress: Progress
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     overwrite: bool = False
+    named: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    continued: bool = False
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many steps the training crystals are, the last of them maybe a smaller one."""
+        return -(-len(self.split.train) // (self.settings.batch_size * len(self.devices)))
 
     def made_with(self, task: "Task") -> dict[str, Any]:
         """What determines the outcome, for ``config.json``."""
@@ -100,6 +110,9 @@ class Task(Protocol):
     def made_with(self, run: Run) -> dict[str, Any]:
         """What of the task determines the outcome."""
 
+    def in_words(self) -> str:
+        """What is learned, or from whom, for the user."""
+
     def set_up(self, run: Run, workdir: Workdir) -> Learner:
         """What is to be trained, and by what; the task's own files go to the workdir."""
 
@@ -124,13 +137,18 @@ def train(run: Run, task: Task, draw: Draw = no_pictures) -> dict[str, Any]:
       UserError: the workdir cannot be used or written to, or the loss became NaN or infinite.
       Stopped: a signal came, and the run was saved.
     """
-    opened = Workdir(run.workdir, run.made_with(task), overwrite=run.overwrite)
+    opened = Workdir(
+        run.workdir,
+        run.made_with(task),
+        overwrite=run.overwrite,
+        named=run.named,
+        continued=run.continued,
+    )
     with opened as workdir, writing(run.workdir):
         if workdir.result is not None:
             run.progress.say(f"{workdir.path} holds a finished run")
             return workdir.result
-        # A GPU that is not used should not go unnoticed.
-        run.progress.say(f"training on {run.devices}")
+        run.progress.begin(_plan(run, task, workdir), _beside(run))
         write_left_out(run.store, workdir.path)
         learner = task.set_up(run, workdir)
         result = _learn(run, learner, workdir)
@@ -142,10 +160,11 @@ def train(run: Run, task: Task, draw: Draw = no_pictures) -> dict[str, Any]:
 def _learn(run: Run, learner: Learner, workdir: Workdir) -> dict[str, Any]:
     """Train, or go on from the last checkpoint; the content of ``result.json``."""
     settings, devices = run.settings, run.devices
-    steps_per_epoch = -(-len(run.split.train) // (settings.batch_size * len(devices)))
+    before = workdir.continuations[-1] if workdir.continuations else None
+    epochs = settings.epochs - (before["after_epoch"] if before else 0)
     optimiser = create_optimiser(
         settings.learning_rate,
-        settings.epochs * steps_per_epoch,
+        epochs * run.steps_per_epoch,
         weight_decay=settings.weight_decay,
     )
     trainer = Trainer(
@@ -167,12 +186,40 @@ def _learn(run: Run, learner: Learner, workdir: Workdir) -> dict[str, Any]:
         begun = learner.start(state.variables)
         state = dataclasses.replace(state, params=begun["params"], batch_stats=begun["batch_stats"])
     begun_with = jax.tree.map(np.asarray, state.params)
-    found = trainer.fit(state)
+    found = trainer.fit(state, before["after_step"] if before else None)
     finished = learner.finish(devices.replicate(found.variables))
     untouched = {}
     if names := unchanged(begun_with, found.variables["params"]):
         untouched = {"untouched": names}
-    return {**finished, **trainer.summary(found), **untouched}
+    continued = {"continued": workdir.continuations} if before else {}
+    return {**finished, **trainer.summary(found), **continued, **untouched}
+
+
+def _plan(run: Run, task: Task, workdir: Workdir) -> str:
+    """What a run will do, in a line."""
+    split, settings = run.split, run.settings
+    crystals = f"{len(split.train):,} crystals to train on, {len(split.validation):,} to validate"
+    if len(split.test):
+        crystals += f", {len(split.test):,} to test"
+    at_most = "at most " if settings.patience is not None else ""
+    steps = f"{run.steps_per_epoch:,} step{'s' if run.steps_per_epoch > 1 else ''}"
+    more = ""
+    if workdir.continuations:
+        last = workdir.continuations[-1]
+        more = f" (from epoch {last['from_epoch']}, the best of the first {last['after_epoch']})"
+    # A GPU that is not used should not go unnoticed.
+    return (
+        f"{crystals}; {task.in_words()}; {at_most}{settings.epochs} epochs{more} of {steps}, "
+        f"on {run.devices}"
+    )
+
+
+def _beside(run: Run) -> float:
+    """How long validation and statistics take, as a part of what the steps of an epoch take: a
+    pass without gradients takes about a third of one with them."""
+    n_train = len(run.split.train)
+    statistics = min(1.0, STATISTICS_STEPS / run.steps_per_epoch)
+    return (statistics + len(run.split.validation) / n_train) / 3
 
 
 def unchanged(before: Any, after: Any) -> list[str]:

@@ -96,7 +96,10 @@ class PropertySettings:
     """
 
     property: str = ""
-    unit: str = ""
+    unit: str = setting(
+        None, "unit of the property, for one of your own (default: of a known one its own)",
+        metavar="UNIT",
+    )  # fmt: skip
     weight: float = setting(
         None,
         "weight of the teacher's pull beside the labels: 0 is the student alone (default 0.1, for "
@@ -136,8 +139,13 @@ class PropertySettings:
         beside = self.unlabelled_per_batch
         if beside is None:
             beside = 192 if self.taught_by else 0
-        loss = self.loss or recipe.loss
-        return dataclasses.replace(self, loss=loss, weight=weight, unlabelled_per_batch=beside)
+        return dataclasses.replace(
+            self,
+            loss=self.loss or recipe.loss,
+            weight=weight,
+            unlabelled_per_batch=beside,
+            unit=self.unit or "",
+        )
 
 
 @dataclasses.dataclass(frozen=True)

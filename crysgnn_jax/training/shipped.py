@@ -18,10 +18,17 @@ WEIGHTS = "weights.npz"
 
 def found(workdir: Path | str) -> Path:
     """The folder of a run, or of a network that comes with the package where it is named by name
-    and no run has that name."""
+    and no run has that name; a run in ``runs/`` may be named by name too."""
     path = Path(workdir)
-    here = FOLDER / path
-    return here if path.name == str(path) and not path.exists() and here.is_dir() else path
+    if path.name != str(path) or path.exists():
+        return path
+    places = (FOLDER / path, Path("runs") / path)
+    return next((place for place in places if place.is_dir()), path)
+
+
+def shown(path: Path) -> str:
+    """A network as the user knows it: by name where it comes with the package, else by path."""
+    return path.name if path.parent == FOLDER else str(path)
 
 
 def label_of(path: Path) -> str:

@@ -31,6 +31,10 @@ _MORE_OF_A_RUN = {
 """What else a run may hold: a folder with anything else is not one, whose settings are damaged."""
 
 
+_OF_A_SESSION = ("epochs", "patience", "learning_rate")
+"""Settings that a run that goes on may have others of."""
+
+
 class Workdir:
     """A run's directory.
 
@@ -42,14 +46,34 @@ class Workdir:
       path: the directory; made if need be.
       made_with: what determines the run's outcome; an existing run's must be equal.
       overwrite: delete a run that is there.
+      named: what else ``config.json`` is to say, by the names of flags; it may differ.
+      continued: let a finished run go on, with more epochs: it is then an interrupted one. Epochs,
+        patience and learning rate may differ from before.
+
+    Attributes:
+      path: of the directory.
+      continuations: of the run so far: ``after_epoch`` and ``after_step``, which it had taken,
+        ``from_epoch``, the best of them, and the error then.
 
     Raises:
       UserError: the path cannot be a directory or holds something else, its run was made with
-        other settings or what it was made with is damaged, or another process is writing to it.
+        other settings or what it was made with is damaged, or another process is writing to it; or
+        there is no finished run to continue, or nothing to continue it for.
     """
 
-    def __init__(self, path: Path | str, made_with: Mapping[str, Any], *, overwrite: bool = False):
+    def __init__(
+        self,
+        path: Path | str,
+        made_with: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        named: Mapping[str, Any] | None = None,
+        continued: bool = False,
+    ):
         self.path = Path(path)
+        self.continuations: list[dict[str, Any]] = []
+        if overwrite and continued:
+            raise UserError("`overwrite` deletes what `continued` goes on from; leave one out")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             is_run = self._is_run(overwrite)
@@ -66,7 +90,12 @@ class Workdir:
         if not is_free:
             raise UserError(f"`workdir` {path} is in use by another run")
         try:
-            self._claim(json.loads(json.dumps(made_with)), is_run and overwrite)
+            self._claim(
+                json.loads(json.dumps(made_with)),
+                is_run and overwrite,
+                dict(named or {}),
+                continued,
+            )
         except OSError as error:
             self._lock.release()
             raise _unwritable(path, error) from error
@@ -93,14 +122,67 @@ class Workdir:
                 return True
             raise
 
-    def _claim(self, made_with: Mapping[str, Any], overwrite: bool) -> None:
+    def _claim(
+        self,
+        made_with: dict[str, Any],
+        overwrite: bool,
+        named: Mapping[str, Any],
+        continued: bool,
+    ) -> None:
         config = self.path / CONFIG
         if overwrite:
             self._clear()
-        if config.exists():
-            require_same(read_made_with(self.path), made_with, self.path)
+        if not config.exists():
+            if continued:
+                raise UserError(f"`continued`: `workdir` {self.path} holds no run; leave it out")
+            more = {"named": named} if named else {}
+            write_json(config, {"made_with": made_with, **more, "environment": environment()})
+            return
+        theirs = read_made_with(self.path)
+        self.continuations = theirs.pop("continued", [])
+        if continued:
+            self._continue(theirs, made_with)
+        elif self.continuations:
+            before = self.continuations[-1]["after_epoch"]
+            raise UserError(
+                f"`workdir` {self.path} holds a run that was continued after epoch {before}; give "
+                "`continued` too, another `workdir`, or `overwrite`"
+            )
         else:
-            write_json(config, {"made_with": made_with, "environment": environment()})
+            require_same(theirs, made_with, self.path)
+
+    def _continue(self, theirs: dict[str, Any], made_with: dict[str, Any]) -> None:
+        """Make an interrupted run of a finished one, unless it goes on already."""
+        before, now = theirs["settings"], made_with["settings"]
+        kept = {name: before[name] for name in _OF_A_SESSION if name in before}
+        require_same(theirs, {**made_with, "settings": {**now, **kept}}, self.path)
+        if theirs == made_with and self.continuations:
+            return
+        result = self.result
+        if result is None:
+            raise UserError(
+                f"`continued`: the run in `workdir` {self.path} is not finished; give its command "
+                "again without it first"
+            )
+        if now["epochs"] <= before["epochs"]:
+            raise UserError(
+                f"`continued`: the run in `workdir` {self.path} was given {before['epochs']} "
+                "epochs; give more, with `epochs`"
+            )
+        errors = ("test_mae", "validation_mae", "validation_loss")
+        self.continuations.append(
+            {
+                "after_epoch": result["epochs"],
+                "after_step": result["steps"],
+                "from_epoch": result["best_epoch"],
+                **{name: result[name] for name in errors if name in result},
+            }
+        )
+        config = read_json(self.path / CONFIG)
+        config["made_with"] = {**made_with, "continued": self.continuations}
+        # The result first: what is left where this is cut short is the run as it was, unfinished.
+        (self.path / RESULT).unlink()
+        write_json(self.path / CONFIG, config)
 
     def _clear(self) -> None:
         # The result first and the settings last: cut short, it is an interrupted run throughout.
@@ -142,14 +224,15 @@ def read_made_with(workdir: Path) -> dict[str, Any]:
       UserError: its ``config.json`` is missing or damaged.
     """
     try:
-        return _in_terms_of_today(dict(read_json(workdir / CONFIG).get("made_with", {})))
+        return in_terms_of_today(dict(read_json(workdir / CONFIG).get("made_with", {})))
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"{workdir / CONFIG} is damaged ({error}); start the run anew, with `overwrite`"
         ) from None
 
 
-def _in_terms_of_today(found: dict[str, Any]) -> dict[str, Any]:
+def in_terms_of_today(found: dict[str, Any]) -> dict[str, Any]:
+    """What a run of any version was made with, as one of this version would say it."""
     if not found:
         return found
     found.setdefault("network", "crysgnn")

@@ -62,7 +62,7 @@ def test_help_is_answered_before_anything_heavy_is_imported(name):
         "import sys; sys.argv = ['crysgnn', sys.argv[1], '--help']\n"
         "from crysgnn_jax.__main__ import main\n"
         "try: main()\n"
-        "finally: print([m for m in ('jax', 'numpy', 'ase', 'tqdm') if m in sys.modules])"
+        "finally: print([m for m in ('jax', 'numpy', 'ase', 'rich', 'yaml') if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, name], cwd=ROOT, capture_output=True, text=True

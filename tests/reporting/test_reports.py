@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from crysgnn_jax.reporting.figures import loss_curves, parity, r_squared
-from crysgnn_jax.reporting.run import warning_of
 from crysgnn_jax.reporting.tables import text_table
 from crysgnn_jax.training.checkpoints import Position
-from crysgnn_jax.training.logs import MetricsLog, Progress
+from crysgnn_jax.training.logs import MetricsLog, Progress, duration
 
 
 def test_table_lines_up():
@@ -28,16 +27,6 @@ def test_r_squared_by_hand():
     assert r_squared(targets, np.full(3, 2.0)) == 0.0
     assert r_squared(targets, np.array([1.0, 2.0, 4.0])) == pytest.approx(0.5)
     assert np.isnan(r_squared(np.ones(2), np.ones(2)))
-
-
-def test_one_line_warns_of_a_model_that_loses_to_the_mean():
-    result = {"test_mae": 263.7, "test_mae_of_mean": 33.4, "unit": "GPa", "n_train": 24}
-    line = warning_of("vanilla", result)
-    assert line == (
-        "warning: vanilla is no better than the mean of its 24 training crystals: test MAE 263.7, "
-        "of the mean 33.4 GPa; give it more crystals or epochs"
-    )
-    assert warning_of("vanilla", {**result, "test_mae": 33.3}) is None
 
 
 def test_pictures(tmp_path):
@@ -87,6 +76,25 @@ def test_progress_is_plain_lines_without_a_terminal():
     assert stream.getvalue() == (
         "teacher: epoch 1/4 loss=1.5 validation_mae=0.25 100 crystals/s, 30 s left *\n"
     )
+
+
+def test_how_long_a_run_takes_is_told_after_its_first_steps():
+    stream = io.StringIO()
+    progress = Progress(10, "teacher", stream)
+    progress.begin("90 crystals to train on", beside=0.5)
+    position = Position()
+    progress.start_epoch(position, total=100)
+    for k in range(7):  # the first is compiled, and not timed
+        position.batch, position.timed_seconds = k + 1, 0.02 * k
+        progress.step(position, {"loss": 1.0})
+    assert stream.getvalue().splitlines() == [
+        "teacher: 90 crystals to train on",
+        "teacher: about 30 s for 994 more steps of 20 ms",
+    ]
+
+
+def test_a_time_is_told_in_its_own_unit():
+    assert [duration(x) for x in (7.6, 99, 700, 9000)] == ["8 s", "99 s", "12 min", "2.5 h"]
 
 
 def test_progress_is_a_bar_on_a_terminal():

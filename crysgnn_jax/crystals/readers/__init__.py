@@ -1,7 +1,7 @@
 """Files and objects → sources of crystals."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from crysgnn_jax.crystals.named import NAMED, load_named
 from crysgnn_jax.crystals.readers.cgcnn_folder import ID_PROP, cgcnn_folder
 from crysgnn_jax.crystals.readers.items import crystal_list, one_line
 from crysgnn_jax.crystals.readers.jarvis_json import is_jarvis_json, jarvis_json
+from crysgnn_jax.crystals.readers.records import records_in
 from crysgnn_jax.crystals.readers.structure_files import structure_files
 from crysgnn_jax.crystals.sources import Combined, Source
 from crysgnn_jax.crystals.table import CrystalTable
@@ -31,9 +32,9 @@ beside this one, and a line here."""
 def open_source(data: str | os.PathLike) -> Source:
     """The crystals behind a name or path, as ``data`` takes it.
 
-    A data set's name; an ``.npz`` crystal table; a JARVIS ``.json``, ``.json.gz`` or ``.zip``; a
-    folder with ``id_prop.csv`` and CIF files; another folder of structure files; or a structure
-    file of any format that ASE reads.
+    A data set's name; an ``.npz`` crystal table; a ``.json``, ``.json.gz`` or ``.zip`` of records
+    of JARVIS, OPTIMADE or pymatgen; a folder with ``id_prop.csv`` and CIF files; another folder of
+    structure files; or a structure file of any format that ASE reads.
 
     Raises:
       UserError: there is no such name or path, or it cannot be read as what it looks like.
@@ -63,9 +64,10 @@ def read(data: Any) -> Source:
     """The crystals behind whatever stands for crystals.
 
     Args:
-      data: a name or path, as of `open_source`; a structure, `Crystal`, ``ase.Atoms`` or pymatgen
-        ``Structure``, or several of one of these kinds, as of `crystal_list`; several names, paths
-        or sources, one after the other; or a source, which is returned.
+      data: a name or path, as of `open_source`; a structure, `Crystal`, ``ase.Atoms``, pymatgen
+        ``Structure`` or a plain dict of JARVIS, OPTIMADE or pymatgen, or several of these, as of
+        `crystal_list`; several names, paths or sources, one after the other; or a source, which is
+        returned.
 
     Raises:
       UserError: as of `open_source`; or there is nothing in ``data``.
@@ -75,6 +77,9 @@ def read(data: Any) -> Source:
     """
     if isinstance(data, (str, os.PathLike)):
         return open_source(data)
+    if isinstance(data, Mapping):
+        records = records_in(data)
+        return read(records if isinstance(records, list) else [data])
     if _is_structure(data):
         return crystal_list([data])
     if hasattr(data, "fingerprint") and hasattr(data, "decode"):
@@ -93,7 +98,8 @@ def read(data: Any) -> Source:
 
 
 def _is_structure(thing: Any) -> bool:
-    """A `Crystal`, or an object of ASE or pymatgen: told by what they have, not to import these."""
-    return isinstance(thing, Crystal) or any(
+    """A `Crystal`, a dict, or an object of ASE or pymatgen: told by what they have, not to import
+    these."""
+    return isinstance(thing, (Crystal, Mapping)) or any(
         hasattr(thing, name) for name in ("get_chemical_symbols", "frac_coords")
     )

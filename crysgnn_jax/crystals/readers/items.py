@@ -112,9 +112,9 @@ def crystal_list(
     """A source of objects in memory, for the Python API.
 
     Args:
-      structures: `Crystal`, ``ase.Atoms`` or pymatgen ``Structure`` objects. The latter two are
-        given their number as id, or ``atoms.info["id"]`` or ``structure.properties["id"]`` if
-        they have one.
+      structures: `Crystal`, ``ase.Atoms`` or pymatgen ``Structure`` objects, or plain dicts of
+        JARVIS, OPTIMADE or pymatgen, see `records.entry_of`. Their id is their own, such as
+        ``atoms.info["id"]``, ``structure.properties["id"]`` or a dict's, or else their number.
       labels: property → value for each structure; None for the labels that `Crystal` objects
         carry themselves.
       name: for messages.
@@ -148,6 +148,11 @@ def crystal_list(
 
 
 def _as_crystal(structure: Any, default_id: str, labels: Mapping[str, float] | None) -> Crystal:
+    if isinstance(structure, Mapping):
+        # Not above: what it needs of this module is there by then.
+        from crysgnn_jax.crystals.readers.records import decode, entry_of
+
+        structure = decode(entry_of(structure, default_id))
     if isinstance(structure, Crystal):
         return structure if labels is None else dataclasses.replace(structure, labels=labels)
     if hasattr(structure, "get_chemical_symbols"):

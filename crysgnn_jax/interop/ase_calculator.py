@@ -1,0 +1,106 @@
+"""A trained network as a calculator of ASE."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ase.calculators.calculator import (
+    CalculationFailed,
+    Calculator,
+    all_changes,
+    all_properties,
+)
+
+from crysgnn_jax.errors import UserError
+from crysgnn_jax.training.predictor import TrainedModel
+
+ENERGIES = {
+    "formation_energy_per_atom": "the elements in their standard states",
+    "crysxpp_formation_energy_per_atom": "the elements in their standard states",
+    "formation_energy_peratom": "the elements in their standard states",
+    "e_form": "the elements in their standard states",
+    "energy_per_atom": "the reference of the DFT code, that of its pseudopotentials",
+    "final_energy_per_atom": "the reference of the DFT code, that of its pseudopotentials",
+    "optb88vdw_total_energy": "the reference of the DFT code, that of its pseudopotentials",
+}
+"""Properties that are energies, in eV an atom → what they are relative to."""
+
+
+class PropertyCalculator(Calculator):
+    """The property that a network predicts, for ``atoms.calc``.
+
+    A calculation puts it into ``calc.results`` and into ``atoms.info``, under its name, or under
+    ``predicted_NAME`` where ASE has another meaning for that, such as ``energy``. Where it is
+    an energy an atom (`ENERGIES`), ``atoms.get_potential_energy()`` is that of the cell, in eV:
+    the property times the number of atoms. A formation energy is relative to the elements, and so
+    differs from the total energy of a DFT code by a constant for each element; it can be compared
+    between structures of any composition that its training data hold. There are no forces: the
+    network has learned relaxed structures, and ASE's error says so.
+
+    A calculation takes about a second. For many structures at once, `TrainedModel.predict` is
+    faster by far.
+
+    Args:
+      model: a `TrainedModel`, or what `load` takes.
+      is_energy: whether the property is an energy in eV an atom; by its name where not given.
+      devices: how many local devices to use.
+
+    Attributes:
+      model: the network.
+      relative_to: what the energy is relative to; empty where that is not known, or it is none.
+      implemented_properties: what ``get_property`` knows.
+
+    Raises:
+      UserError: the network predicts no property, or there is none.
+
+    Example:
+      >>> atoms.calc = PropertyCalculator("runs/mine")
+      >>> atoms.get_potential_energy()           # eV a cell, of a formation energy
+      >>> atoms.info["formation_energy_per_atom"]
+    """
+
+    def __init__(
+        self,
+        model: TrainedModel | Path | str,
+        is_energy: bool | None = None,
+        devices: int | None = 1,
+    ):
+        super().__init__()
+        self.model = model if isinstance(model, TrainedModel) else TrainedModel.load(model)
+        self.model.require_property()
+        name = str(self.model.property)
+        self._key = f"predicted_{name}" if name in all_properties else name
+        self._devices = devices
+        known = name in ENERGIES and self.model.unit in ("", "eV/atom")
+        self._is_energy = known if is_energy is None else is_energy
+        self.relative_to = ENERGIES.get(name, "") if self._is_energy else ""
+        self.implemented_properties = [self._key]
+        if self._is_energy:
+            self.implemented_properties += ["energy", "free_energy"]
+
+    def calculate(
+        self,
+        atoms: Any = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Predict the property of ``atoms``.
+
+        Raises:
+          CalculationFailed: they cannot be used, such as without a periodic cell.
+        """
+        super().calculate(atoms, properties, system_changes)
+        # Graphs of structures that change at each call are not worth keeping.
+        with tempfile.TemporaryDirectory(prefix="crysgnn-") as folder:
+            try:
+                found = self.model.predict([self.atoms], cache=folder, devices=self._devices)
+            except UserError as error:
+                raise CalculationFailed(str(error)) from error
+        value = float(found.values[0])
+        self.results = {self._key: value}
+        if self._is_energy:
+            energy = value * len(self.atoms)
+            self.results |= {"energy": energy, "free_energy": energy}
+        if atoms is not None:
+            atoms.info[self._key] = value

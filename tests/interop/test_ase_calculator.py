@@ -1,0 +1,62 @@
+"""A trained network as a calculator of ASE."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.calculator import CalculationFailed, PropertyNotImplementedError
+
+import crysgnn_jax as cg
+from crysgnn_jax.crystals.table import write_table
+from toys import collection
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("calculator")
+    write_table(path / "toys.npz", collection(12))
+    settings = {"epochs": 1, "model": {"width": 8, "n_convolutions": 1}}
+    return cg.train("cgcnn", path / "toys.npz", workdir=path / "run", cache=path / "cache",
+                    devices=1, quiet=True, **settings)  # fmt: skip
+
+
+def test_an_energy_an_atom_becomes_the_energy_of_the_cell(model, tmp_path):
+    model = dataclasses.replace(model, property="formation_energy_per_atom", unit="eV/atom")
+    atoms = bulk("NaCl", "rocksalt", a=5.64)
+    (value,) = model.predict([atoms], cache=tmp_path, devices=1).values
+    atoms.calc = cg.PropertyCalculator(model)
+    assert atoms.get_potential_energy() == pytest.approx(2 * value, rel=1e-6)
+    assert atoms.info["formation_energy_per_atom"] == pytest.approx(value, rel=1e-6)
+    assert "elements in their standard states" in atoms.calc.relative_to
+    double = atoms * (2, 1, 1)
+    double.calc = cg.PropertyCalculator(model)
+    assert double.get_potential_energy() == pytest.approx(4 * value, rel=1e-4)
+    # What has not changed is not computed again.
+    seen = atoms.calc.results
+    atoms.get_potential_energy()
+    assert atoms.calc.results is seen
+    with pytest.raises(PropertyNotImplementedError):
+        atoms.get_forces()
+
+
+def test_another_property_is_no_energy(model):
+    atoms = bulk("Cu")
+    atoms.calc = cg.PropertyCalculator(model)
+    with pytest.raises(PropertyNotImplementedError):
+        atoms.get_potential_energy()
+    # The label of the toys has a name that ASE means the cell's energy by.
+    assert np.isfinite(atoms.calc.get_property("predicted_energy", atoms))
+    assert "energy" not in atoms.calc.results
+
+
+def test_what_cannot_be_used_fails_as_calculations_do(model):
+    molecule = Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.74]])
+    with pytest.raises(CalculationFailed, match="not periodic in three directions"):
+        cg.PropertyCalculator(model).calculate(molecule)
+
+
+def test_a_network_without_a_property_is_refused():
+    with pytest.raises(cg.UserError, match="predicts no property"):
+        cg.PropertyCalculator("crysgnn-mp")
