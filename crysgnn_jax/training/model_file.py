@@ -14,7 +14,14 @@ from crysgnn_jax.errors import UserError
 from crysgnn_jax.files import writing
 from crysgnn_jax.training import shipped
 from crysgnn_jax.training.checkpoints import restore_best
-from crysgnn_jax.training.workdir import CHECKPOINTS, CONFIG, RESULT, in_terms_of_today, read_json
+from crysgnn_jax.training.workdir import (
+    CHECKPOINTS,
+    CONFIG,
+    REFERENCE,
+    RESULT,
+    in_terms_of_today,
+    read_json,
+)
 
 FORMAT = "crysgnn_jax 1"
 
@@ -26,15 +33,18 @@ class ModelFile(NamedTuple):
       made_with: settings, as of ``config.json``.
       result: content of ``result.json``.
       variables: the best weights, as NumPy arrays.
+      reference: content of ``reference.npz``; None where the run had none.
     """
 
     made_with: dict[str, Any]
     result: dict[str, Any]
     variables: dict[str, Any]
+    reference: bytes | None = None
 
 
 def export(source: Path, path: Path) -> None:
-    """Write the best weights of a finished run, with its settings and result, to one file.
+    """Write the best weights of a finished run, with its settings and result and what it keeps of
+    its training crystals, to one file.
 
     Data are named without where they lay.
 
@@ -64,6 +74,8 @@ def export(source: Path, path: Path) -> None:
             name: np.ascontiguousarray(value)
             for name, value in traverse_util.flatten_dict(variables, sep="/").items()
         }
+        if (source / REFERENCE).exists():
+            tensors[REFERENCE] = np.frombuffer((source / REFERENCE).read_bytes(), np.uint8)
         content = save(
             tensors,
             {
@@ -116,8 +128,14 @@ def read_model(path: Path, parameter: str = "model") -> ModelFile:
         made_with = in_terms_of_today(config["made_with"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{about} is damaged ({error!r}); export it again") from None
+    reference = tensors.pop(REFERENCE, None)
     tree = traverse_util.unflatten_dict(tensors, sep="/")
-    return ModelFile(made_with, result, {"params": {}, "batch_stats": {}, **tree})
+    return ModelFile(
+        made_with,
+        result,
+        {"params": {}, "batch_stats": {}, **tree},
+        None if reference is None else reference.tobytes(),
+    )
 
 
 def _checksum(tensors: Mapping[str, np.ndarray]) -> str:

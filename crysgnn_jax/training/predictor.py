@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import io
 import json
 import logging
 import os
@@ -303,6 +304,9 @@ class TrainedModel:
         Raises:
           UserError: the file is damaged.
         """
+        if self.path.is_file():
+            content = read_model(self.path).reference
+            return None if content is None else Reference.load(self.path, io.BytesIO(content))
         path = self.path / REFERENCE
         return Reference.load(path) if path.exists() else None
 
