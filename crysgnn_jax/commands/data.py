@@ -126,8 +126,8 @@ def list_skipped(
       path: of the output.
       more: ``(id, reason)`` of what could not be used although it is in the store.
     """
-    skipped = [*store.skipped, *more]
-    kinds = (("skipped", "reason", skipped), ("notes", "note", store.notes))
+    left_out = [*store.skipped, *more]
+    kinds = (("skipped", "reason", left_out), ("notes", "note", store.notes))
     for kind, column, entries in kinds:
         if path is None:
             word = "skipped" if kind == "skipped" else "note on"

@@ -56,11 +56,8 @@ def draw_map(found: CrystalMap, path: Path | IO[bytes]) -> None:
     order = np.random.default_rng(0).permutation(len(found.ids))
     x, y = found.points[order].T
     values = found.values[order]
-    look: dict[str, Any] = {
-        "s": float(np.clip(6e3 / len(order), 1.5, 30)),
-        "linewidths": 0,
-        "alpha": 0.75,
-    }
+    size = float(np.clip(1.2e4 / len(order), 1.5, 30))
+    look: dict[str, Any] = {"s": size, "linewidths": 0, "alpha": 0.75}
     if found.is_by_system:
         axis.scatter(x, y, c=[SYSTEM_COLOURS[name] for name in values.tolist()], **look)
         for name in _systems(found):

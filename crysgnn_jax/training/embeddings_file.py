@@ -6,7 +6,7 @@ import hashlib
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,7 +29,7 @@ def write_embeddings(file: IO[bytes], found: "Embeddings", *, hdf5: bool = False
     Raises:
       UserError: h5py is needed, and not installed.
     """
-    arrays = {
+    arrays: dict[str, Any] = {
         "ids": found.ids,
         "n_atoms": found.n_atoms,
         "embeddings": found.atoms,
