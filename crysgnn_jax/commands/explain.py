@@ -148,7 +148,7 @@ def _draw(file: IO[bytes], found: "list[Explanation]", source: str, model: str) 
             *one[1:5],
             file,
             label=with_unit("contribution", one.unit),
-            title=f"{in_picture(formula)}, {name}: {value} as {model} predicts it",
+            title=f"{in_picture(formula)}: {value}\n{name} as {model} predicts it",
         )
         return
     means = {z: mean for z, (_, mean) in mean_by_element(found).items()}

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from crysgnn_jax.graphs.symmetry import CRYSTAL_SYSTEMS
 from crysgnn_jax.reporting.colours import NO_VALUE, number, scale
-from crysgnn_jax.reporting.figures import new_figure
+from crysgnn_jax.reporting.figures import head, new_figure
 
 SYSTEM_COLOURS = dict(
     zip(
@@ -69,7 +69,8 @@ def draw_map(found: CrystalMap, path: Path | IO[bytes]) -> None:
         colours = scale(values)
         axis.scatter(x[known], y[known], c=colours.to_rgba(values[known]), **look)
         figure.colorbar(colours, ax=axis, label=found.colour)
-    axis.set(xlabel=found.axes[0], ylabel=found.axes[1], title=found.title)
+    axis.set(xlabel=found.axes[0], ylabel=found.axes[1])
+    head(figure, found.title)
     axis.grid(alpha=0.3)
     figure.savefig(path, dpi=300, format="png")
 

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 
 from crysgnn_jax.crystals.elements import SYMBOLS, place_in_table
 from crysgnn_jax.reporting.colours import NO_VALUE, ink_on, number, scale
-from crysgnn_jax.reporting.figures import new_figure
+from crysgnn_jax.reporting.figures import head, new_figure
 
 
 def periodic_table(
@@ -54,7 +54,7 @@ def periodic_table(
             text = number(value, 2)
             axis.text(middle, y + 0.88, text, fontsize=5.5, color=ink, ha="center", va="bottom")
     axis.set(xlim=(0.95, 19.0), ylim=(10.5, 0.95), aspect="equal")
-    axis.set_title(title, fontsize=10)
+    head(figure, title)
     axis.axis("off")
     place = axis.inset_axes((0.2, 0.87, 0.4, 0.03))
     figure.colorbar(colours, cax=place, orientation="horizontal")

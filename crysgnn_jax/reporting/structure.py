@@ -10,7 +10,7 @@ from matplotlib.patches import Circle
 
 from crysgnn_jax.crystals.elements import SYMBOLS
 from crysgnn_jax.reporting.colours import ink_on, scale
-from crysgnn_jax.reporting.figures import new_figure
+from crysgnn_jax.reporting.figures import head, new_figure
 
 TURN, TILT = np.radians(22.0), np.radians(14.0)
 """By how much the cell is turned about its third axis, and tilted towards the eye."""
@@ -70,7 +70,7 @@ def draw_atoms(
     margin = 1.1 * radii.max()
     low, high = points.min(0) - margin, points.max(0) + margin
     axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
-    axis.set_title(title, fontsize=10)
+    head(figure, title)
     axis.axis("off")
     figure.colorbar(colours, ax=axis, label=label, shrink=0.75)
     figure.savefig(path, dpi=300, format="png")
