@@ -83,7 +83,9 @@ def write_structures(file: IO[str], found: "list[Explanation]") -> None:
             numbers=one.species, scaled_positions=one.frac_coords, cell=one.lattice, pbc=True
         )
         atoms.arrays["contribution"] = one.contributions
-        atoms.info = {name: getattr(one, name) for name in ("id", "property", "unit")}
+        atoms.info = {"id": one.id, "property": one.property}
+        if one.unit:  # of text that is empty, nobody reads what follows it
+            atoms.info["unit"] = one.unit
         atoms.info |= {"prediction": one.prediction, "baseline": one.baseline}
         frames.append(atoms)
     write_extxyz(file, frames, columns=["symbols", "positions", "contribution"])

@@ -16,8 +16,9 @@ from toys import collection, perovskite
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
-    """Toy crystals, a teacher, and a CrysXPP that has seen them once."""
-    path = toy_runs.prepare(tmp_path_factory.mktemp("looking"), 12)
+    """Toy crystals, and a CrysXPP that has seen them once."""
+    path = tmp_path_factory.mktemp("looking")
+    write_table(path / "toys.npz", collection(12))
     toy_runs.run(
         distill, path, "--student", "crysxpp", "--vanilla", "--property", "energy", "--epochs", "1",
         "--workdir", path / "student", "--set", "width=16", "--set", "n_convolutions=2",
@@ -25,8 +26,16 @@ def here(tmp_path_factory):
     return path
 
 
-def call(command, here, *words, model="teacher"):
-    words = ("--model", here / model, "--cache", here / "cache", "--workers", "1", *words)
+def call(command, here, *words, model="crysgnn-mp"):
+    words = (
+        "--model",
+        model if model == "crysgnn-mp" else here / model,
+        "--cache",
+        here / "cache",
+        "--workers",
+        "1",
+        *words,
+    )
     cli.call(command, [*map(str, words), "--devices", "1"])
 
 
@@ -121,11 +130,11 @@ def test_many_crystals_are_explained_by_element(here, tmp_path, capsys):
 @pytest.mark.parametrize(
     "command, model, flags, message",
     [
-        (embed, "teacher", ["--output", "a.txt"], "--output a.txt: give a file that ends in"),
-        (embed, "teacher", ["--map", "a.jpg"], "--map a.jpg: give a file that ends in .png"),
-        (embed, "teacher", ["--map", "a.png", "--colour", "gap"], "--colour gap: .* energy"),
-        (nearest, "teacher", ["--to", "none.cif"], "none.cif"),
-        (explain, "teacher", [], "predicts no property"),
+        (embed, "crysgnn-mp", ["--output", "a.txt"], "--output a.txt: give a file that ends in"),
+        (embed, "crysgnn-mp", ["--map", "a.jpg"], "--map a.jpg: give a file that ends in .png"),
+        (embed, "crysgnn-mp", ["--map", "a.png", "--colour", "gap"], "--colour gap: .* energy"),
+        (nearest, "crysgnn-mp", ["--to", "none.cif"], "none.cif"),
+        (explain, "crysgnn-mp", [], "predicts no property"),
         (explain, "student", ["--output", "a.png"], "--output a.png: name the .extxyz"),
     ],
 )

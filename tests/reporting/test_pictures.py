@@ -38,7 +38,7 @@ def test_a_periodic_table_has_every_element_and_the_numbers_of_some(drawn, tmp_p
     said = texts(drawn[0])
     assert set(SYMBOLS[1:]) < set(said) and "−1.2" in said and "0.5" in said
     assert drawn[0].get_suptitle() == "oxides"
-    assert "x (eV)" in [axis.get_title() for axis in drawn[0].axes]
+    assert "x (eV)" in [axis.get_title() for axis in drawn[0].axes[0].child_axes]
 
 
 def test_a_structure_shows_the_images_on_its_faces(drawn, tmp_path):

@@ -66,9 +66,8 @@ class Own(nn.Module):
 def trained(module, network, **about):
     """A model of random weights, whose predictions depend on the crystals."""
     settings = FeaturiserSettings(**network.needs.graphs)
-    variables = jax.tree.map(
-        np.array, dict(module.init(jax.random.key(0), smallest_batch(network.needs), True))
-    )
+    init = jax.jit(lambda key: module.init(key, smallest_batch(network.needs), True))
+    variables = jax.tree.map(np.array, dict(init(jax.random.key(0))))
     if "output" in variables["params"]:
         variables["params"]["output"]["kernel"] *= 20
     about = {"property": "energy", "unit": "eV", "standardiser": Standardiser(1.0, 2.0)} | about
@@ -78,8 +77,8 @@ def trained(module, network, **about):
 def small(name):
     modules = {
         "cgcnn": CGCNN(width=16, n_convolutions=2),
-        "crysxpp": CrysXPP(width=16, n_convolutions=2),
-        "gatgnn": GATGNN(width=16, n_layers=2, n_heads=2),
+        "crysxpp": CrysXPP(width=16, n_convolutions=1),
+        "gatgnn": GATGNN(width=16, n_layers=1, n_heads=1),
         "alignn": ALIGNN(width=16, embedding_width=16, n_alignn=1, n_gcn=1),
     }
     if name == "own":
