@@ -1,28 +1,53 @@
 """Looking into a model: `embed`, `nearest` and `explain`, on toy crystals."""
 
 import csv
+import dataclasses
 
 import ase.io
+import jax
 import numpy as np
 import pytest
 
-import toy_runs
-from crysgnn_jax.commands import cli, distill, embed, explain, nearest
+from crysgnn_jax.commands import cli, embed, explain, nearest
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.files import write_json
+from crysgnn_jax.graphs.settings import FeaturiserSettings
+from crysgnn_jax.models.crysxpp import NETWORK, CrysXPP
+from crysgnn_jax.models.registry import smallest_batch
+from crysgnn_jax.training.shipped import WEIGHTS, write_weights
+from crysgnn_jax.training.workdir import CONFIG, RESULT
 from toys import collection, perovskite
 
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
-    """Toy crystals, and a CrysXPP that has seen them once."""
+    """Toy crystals, and a CrysXPP of random weights."""
     path = tmp_path_factory.mktemp("looking")
     write_table(path / "toys.npz", collection(12))
-    toy_runs.run(
-        distill, path, "--student", "crysxpp", "--vanilla", "--property", "energy", "--epochs", "1",
-        "--workdir", path / "student", "--set", "width=16", "--set", "n_convolutions=2",
-    )  # fmt: skip
+    settings = {"width": 16, "n_convolutions": 2}
+    init = jax.jit(lambda key: CrysXPP(**settings).init(key, smallest_batch(NETWORK.needs), True))
+    (path / "student").mkdir()
+    write_weights(path / "student" / WEIGHTS, jax.tree.map(np.array, dict(init(jax.random.key(0)))))
+    about = {
+        CONFIG: {
+            "made_with": {
+                "network": "crysxpp",
+                "model": settings,
+                "featuriser": dataclasses.asdict(FeaturiserSettings()),
+            }
+        },
+        RESULT: {
+            "task": "student",
+            "property": "energy",
+            "unit": "",
+            "target_mean": 1.0,
+            "target_std": 2.0,
+        },
+    }
+    for name, content in about.items():
+        write_json(path / "student" / name, content)
     return path
 
 
