@@ -102,7 +102,8 @@ def execute(args: argparse.Namespace) -> None:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow([name.replace(" ", "_") for name in header] + list(labels))
             writer.writerows(rows(list(labels), ".9g", str))
-        what = data.counted(len(queries), "crystal")
-        print(f"the {indices.shape[1]} nearest of {what}: {args.output}")
+        print(
+            f"{indices.shape[1]} nearest of {data.counted(len(queries), 'crystal')}: {args.output}"
+        )
     data.list_skipped(store, args.output)
     data.list_skipped(queries, None)
