@@ -20,6 +20,10 @@ SYSTEM_COLOURS = dict(
 """Okabe and Ito's."""
 
 
+MANY = 3000
+"""Points of which more are drawn by WebGL, which not every machine has."""
+
+
 class CrystalMap(NamedTuple):
     """Points of crystals, and what they are coloured by.
 
@@ -79,6 +83,7 @@ def write_map_page(found: CrystalMap, file: IO[str]) -> None:
     """The page of a map: one HTML file that needs nothing else, not even a network. A crystal under
     the pointer tells its id, formula and value; one may zoom, and switch crystal systems off."""
     figure = go.Figure()
+    kind = go.Scattergl if len(found.ids) > MANY else go.Scatter
     x, y = found.points.T
     # Names come from files of others, and the page would take a tag in them for its own.
     texts = np.array(
@@ -92,7 +97,7 @@ def write_map_page(found: CrystalMap, file: IO[str]) -> None:
 
     def add(chosen: np.ndarray, name: str, **marker: Any) -> None:
         figure.add_trace(
-            go.Scattergl(
+            kind(
                 x=x[chosen],
                 y=y[chosen],
                 mode="markers",
