@@ -1,5 +1,6 @@
 """Pictures of runs, as PNG files."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,13 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def head(figure: Figure, title: str) -> None:
+    """A title over the whole picture, in as many lines as it takes."""
+    width = int(13 * figure.get_figwidth())  # letters of size 10
+    lines = [part for line in title.splitlines() for part in textwrap.wrap(line, width)]
+    figure.suptitle("\n".join(lines), fontsize=10)
 
 
 def loss_curves(
