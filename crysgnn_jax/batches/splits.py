@@ -122,9 +122,7 @@ def by_formula(
     return Split(*(np.sort(rows[sides == name]) for name in NAMES))
 
 
-def _assign(
-    groups: np.ndarray, seed: int, fractions: tuple[float, float, float]
-) -> np.ndarray:
+def _assign(groups: np.ndarray, seed: int, fractions: tuple[float, float, float]) -> np.ndarray:
     """A side for each row: whole groups in random order, until each side has its share."""
     generator = np.random.default_rng(seed)
     counts = np.bincount(groups)

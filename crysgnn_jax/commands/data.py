@@ -106,12 +106,22 @@ def graphs_for(args: argparse.Namespace, model: TrainedModel) -> GraphStore:
     Raises:
       UserError: a flag asks for other graphs, or there are no sources.
     """
-    names = [*args.sources, *args.data]
-    if not names:
-        raise UserError("there is nothing to read; name data sets, folders or files of crystals")
+    names = named(args)
     chosen = dataclasses.replace(model.featuriser, **given(args, FeaturiserSettings))
     chosen.require(model.featuriser, f"the network in {model.path}")
     return Graphs(args)(limited(read(names), args.limit), model.featuriser)
+
+
+def named(args: argparse.Namespace) -> list[str]:
+    """The sources that are named, with ``--data`` or without.
+
+    Raises:
+      UserError: there are none.
+    """
+    names = [*args.sources, *args.data]
+    if not names:
+        raise UserError("there is nothing to read; name data sets, folders or files of crystals")
+    return names
 
 
 def list_skipped(store: GraphStore, path: Path | None) -> None:

@@ -47,9 +47,7 @@ def parser() -> flags.Parser:
         metavar="NAME|PATH",
         help="crystals with DFT labels, and some of them with a measured value; may be repeated",
     )
-    out.add_argument(
-        "--dft-column", required=True, metavar="NAME", help="label that DFT has given"
-    )
+    out.add_argument("--dft-column", required=True, metavar="NAME", help="label that DFT has given")
     out.add_argument(
         "--experiment-column",
         required=True,
@@ -284,32 +282,26 @@ class _Job:
                     ]
         return found
 
-    def _train(
-        self, lesson: Any, split: Any, rule: str, seed: int, folder: str, title: str
-    ) -> Any:
+    def _train(self, lesson: Any, split: Any, rule: str, seed: int, folder: str, title: str) -> Any:
         """Train, go on, or find it trained."""
-        from crysgnn_jax.commands import students
         from crysgnn_jax.objectives.distillation import name_of_pull
         from crysgnn_jax.reporting.run import draw_run
         from crysgnn_jax.training.logs import Progress
         from crysgnn_jax.training.predictor import TrainedModel
 
         args = self.args
-        training, learning = students.settings_of(args)
-        training = dataclasses.replace(training, seed=seed)
+        values = {**flags.given(args, TrainingSettings), "seed": seed}
         if lesson.property == args.experiment_column:
-            training = dataclasses.replace(
-                training,
-                epochs=args.adapt_epochs,
-                learning_rate=args.adapt_learning_rate,
-                batch_size=None,
-            )
+            # A batch for few crystals, whatever that of the many is.
+            values.pop("batch_size", None)
+            values |= {"epochs": args.adapt_epochs, "learning_rate": args.adapt_learning_rate}
+        learning = PropertySettings(**flags.given(args, PropertySettings))
         self.devices.require(len(split.train))
         path = self.base / folder
         lesson.learn(
             split,
             rule,
-            training,
+            TrainingSettings(**values),
             learning,
             title=title,
             pull=name_of_pull(learning.pull)[1],

@@ -350,6 +350,19 @@ def add_model_flags(parser: argparse.ArgumentParser, what: str, default: str | N
         metavar="NAME|DIR",
         help=what + (f" (default {default})" if default else ""),
     )
+    add_sources(parser)
+    parser.add_argument(
+        "--batch-size",
+        type=positive(int),
+        default=64,
+        metavar="N",
+        help="crystals of an average batch, a device (default 64)",
+    )
+    add_devices_flag(parser)
+
+
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """Crystals, as arguments."""
     parser.add_argument(
         "sources",
         nargs="*",
@@ -363,11 +376,3 @@ def add_model_flags(parser: argparse.ArgumentParser, what: str, default: str | N
         metavar="SOURCE",
         help="the same as a SOURCE without a flag",
     )
-    parser.add_argument(
-        "--batch-size",
-        type=positive(int),
-        default=64,
-        metavar="N",
-        help="crystals of an average batch, a device (default 64)",
-    )
-    add_devices_flag(parser)

@@ -97,7 +97,9 @@ class Selection:
         return None if ids is None else ids[self._indices]
 
     def fingerprint(self) -> str:
-        return digest_of_texts(self._source.fingerprint(), self._indices.astype("<i8").tobytes().hex())
+        return digest_of_texts(
+            self._source.fingerprint(), self._indices.astype("<i8").tobytes().hex()
+        )
 
     def labelled(self, label: str) -> np.ndarray:
         return self._source.labelled(label)[self._indices]

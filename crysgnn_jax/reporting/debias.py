@@ -136,7 +136,14 @@ def write_said(judged: Sequence[Judged], path: Path) -> None:
         for one in judged:
             for id, measured, said in zip(one.ids, one.measured, one.said):
                 writer.writerow(
-                    [f"{one.fraction:g}", one.seed, one.method, id, f"{measured:.6g}", f"{said:.6g}"]
+                    [
+                        f"{one.fraction:g}",
+                        one.seed,
+                        one.method,
+                        id,
+                        f"{measured:.6g}",
+                        f"{said:.6g}",
+                    ]
                 )
 
 
@@ -181,7 +188,9 @@ def draw(
         axis.set_title(_words(one.method), fontsize=9)
         axis.set_xlabel(f"measured{of}")
         axis.set_ylabel(f"DFT{of}" if one.method == DFT else f"predicted{of}")
-        told = f"MAE {one.mae:.3f}\nbias {one.bias:+.3f}\nR² {r_squared(one.measured, one.said):.3f}"
+        told = (
+            f"MAE {one.mae:.3f}\nbias {one.bias:+.3f}\nR² {r_squared(one.measured, one.said):.3f}"
+        )
         axis.text(0.04, 0.96, told.replace("-", "\N{MINUS SIGN}"), transform=axis.transAxes,
                   verticalalignment="top", fontsize=8)  # fmt: skip
         axis.grid(alpha=0.3)
