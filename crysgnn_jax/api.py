@@ -77,6 +77,7 @@ def check(
     data: Any,
     property: str | None = None,
     *,
+    against: Any = None,
     graphs: FeaturiserSettings | None = None,
     cache: Path | str | None = None,
     workers: int | None = 1,
@@ -87,11 +88,12 @@ def check(
     Args:
       data: as of `read`: a name or path, structures of ASE or pymatgen, a source.
       property: the only label to look at; all of them where not given.
+      against: other crystals, as of `read`, or the directory of a run: what they have too is told.
       graphs: how to make the graphs, by which structures are compared.
       cache: as of `build_store`, and ``workers`` likewise.
 
     Raises:
-      UserError: as of `build_store`; or there is no such label.
+      UserError: as of `build_store`; there is no such label; or ``against`` cannot be read.
 
     Example:
       >>> found = check("my_cifs/")
@@ -99,7 +101,7 @@ def check(
       >>> found.advice             # a line each
       >>> found.write("findings")  # check.json, check.png, …
     """
-    return check_store(build_store(data, graphs, cache=cache, workers=workers), property)
+    return check_store(build_store(data, graphs, cache=cache, workers=workers), property, against)
 
 
 def load(workdir: Path | str = TEACHER, *, network: Network | None = None) -> TrainedModel:

@@ -2,6 +2,7 @@
 
 crysgnn check my_cifs/
 crysgnn check table.npz --property band_gap --output findings
+crysgnn check my_test.npz --against runs/my_run
 """
 
 import argparse
@@ -16,6 +17,12 @@ def parser() -> flags.Parser:
     flags.add_sources(out)
     out.add_argument(
         "--property", metavar="NAME", help="look at this label alone (default: at all of them)"
+    )
+    out.add_argument(
+        "--against",
+        metavar="NAME|PATH",
+        help="also tell which of the crystals another data set has, by id and reduced formula, or "
+        "another run, a directory or its splits.json, by id (default: compare with none)",
     )
     out.add_argument(
         "--output",
@@ -38,7 +45,7 @@ def execute(args: argparse.Namespace) -> None:
     if args.output is not None:
         cli.make_folder("output", args.output)
     settings = FeaturiserSettings(**flags.given(args, FeaturiserSettings))
-    found = check_store(data.Graphs(args)(source, settings), args.property)
+    found = check_store(data.Graphs(args)(source, settings), args.property, args.against)
     print(found)
     if args.output is not None:
         found.write(args.output)

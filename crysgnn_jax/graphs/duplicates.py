@@ -1,13 +1,16 @@
-"""Crystals of a store that are the same structure, whatever cell they are given in.
+"""Crystals of a store that look alike to a network, and those that are the same structure.
 
 All that a network knows of a crystal is which elements its atoms and their neighbours are, and how
-far apart. Two crystals that agree in this get the same prediction, and a test crystal with such a
-twin in training is none. So the twins are found by what the networks see: of each element, the
-distances of its atoms to their first, second, … neighbour and what share of the neighbours is of
-which element, both as means over the atoms; beside these, the volume per atom. None of this changes
-with the cell, its origin, its size (supercells) or the order of the atoms, and all of it changes
-little where the atoms move little. The space group is not asked: it jumps where they move little,
-and mirror images, which have two numbers, look the same to a network.
+far apart. Two crystals that agree in this get nearly the same prediction, and a test crystal with
+such a twin in training is hardly one. So look-alikes are found by what the networks see: of each
+element, the distances of its atoms to their first, second, … neighbour and what share of the
+neighbours is of which element, both as means over the atoms; beside these, the volume per atom.
+None of this changes with the cell, its origin, its size (supercells) or the order of the atoms, and
+all of it changes little where the atoms move little.
+
+Polytypes, such as those of SiC, and mirror images look alike as well. What also has the same space
+group and as many atoms in its primitive cell is the same structure. A twin that was relaxed to a
+slightly lower symmetry is a look-alike then, and no repetition.
 """
 
 from collections.abc import Iterator
@@ -15,14 +18,15 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.spatial import cKDTree
 
+from crysgnn_jax.graphs.primitive import Cell, primitive_cell
 from crysgnn_jax.graphs.store import GraphStore
 
 TOLERANCE = 0.02
 """Of lengths: two crystals whose distances, and cube roots of the volume per atom, differ by less
-than 2 % are the same. Of 3,000 crystals of the Materials Project, relaxed for its releases of 2018
-and 2025, 85 % agree to this, 68 % to 1 %. Among 32,687 of the former, 911 have an earlier twin; the
-formation energies of twins differ by 0.002 eV/atom in the median and 0.018 at the 95th percentile,
-and 27 % of them have the same space group."""
+than 2 % look alike. Of 3,000 crystals of the Materials Project, relaxed for its releases of 2018
+and 2025, 85 % agree to this, 68 % to 1 %. Among 32,687 of the former, 911 look like an earlier one;
+the formation energies of these pairs differ by 0.002 eV/atom in the median, and by 0.018 at the
+95th percentile."""
 
 SHARE_TOLERANCE = 0.05
 """Of the share of neighbours of an element, 0 to 1. Where the last of an atom's neighbours are in
@@ -38,9 +42,9 @@ _MANY = 200
 """Crystals of one formula from which on a tree is faster than all pairs."""
 
 
-def same_structure(store: GraphStore) -> np.ndarray:
-    """``[n]`` int64: for each crystal, the row of the first that is the same structure; its own
-    where there is none before it.
+def look_alikes(store: GraphStore) -> np.ndarray:
+    """``[n]`` int64: for each crystal, the row of the first that looks like it; its own where there
+    is none before it.
 
     A crystal belongs to a first one within `TOLERANCE`, not to a chain of such.
 
@@ -50,6 +54,30 @@ def same_structure(store: GraphStore) -> np.ndarray:
     first = np.arange(len(store))
     for rows, looks in _looks_by_formula(store):
         first[rows] = rows[_first_alike(looks)]
+    return first
+
+
+def same_structures(store: GraphStore, alike: np.ndarray) -> np.ndarray:
+    """``[n]`` int64: for each crystal, the row of the first that is the same structure; its own
+    where there is none before it.
+
+    Args:
+      store: of the crystals.
+      alike: as of `look_alikes`.
+    """
+    first = np.arange(len(store))
+    found: dict[tuple[int, int, int], int] = {}
+    counts = np.bincount(alike, minlength=len(store))
+    for row in np.flatnonzero(counts[alike] > 1).tolist():
+        begin, end = store.node_offsets[row : row + 2]
+        cell = Cell(
+            np.array(store.lattice[row]),
+            np.array(store.frac_coords[begin:end]),
+            np.array(store.species[begin:end]),
+        )
+        n_primitive = len(primitive_cell(cell, store.settings.symprec).species)
+        kind = (int(alike[row]), int(store.space_group[row]), n_primitive)
+        first[row] = found.setdefault(kind, row)
     return first
 
 

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,8 +14,10 @@ import numpy as np
 from crysgnn_jax.crystals.elements import SYMBOLS
 from crysgnn_jax.crystals.units import Guess, guess_unit
 from crysgnn_jax.files import write_json, writing
-from crysgnn_jax.graphs.duplicates import same_structure
+from crysgnn_jax.graphs.duplicates import look_alikes, same_structures
 from crysgnn_jax.graphs.store import GraphStore
+from crysgnn_jax.graphs.symmetry import CRYSTAL_SYSTEMS, crystal_system
+from crysgnn_jax.reporting.overlap import Overlap, overlap
 from crysgnn_jax.reporting.tables import text_table
 from crysgnn_jax.training.settings import TEACHER
 from crysgnn_jax.training.shipped import Seen, elements_seen, seen
@@ -40,16 +43,8 @@ either end, sizes are strange to it."""
 SHOWN = 5
 """Of every kind of finding that many are named on the terminal; all are in the files."""
 
-SYSTEMS = {
-    "triclinic": 2,
-    "monoclinic": 15,
-    "orthorhombic": 74,
-    "tetragonal": 142,
-    "trigonal": 167,
-    "hexagonal": 194,
-    "cubic": 230,
-}
-"""Crystal system → number of its last space group."""
+WIDTH = 98
+"""Characters of a line of text."""
 
 
 class Outlier(NamedTuple):
@@ -134,6 +129,7 @@ class Check:
       notes: ``(id, note)`` of how they were read.
       labels: what there is to say of each.
       duplicates: crystals of the same structure.
+      look_alikes: crystals that look alike to a network, `duplicates` among them.
       formulas: crystals of the same reduced formula.
       elements: atomic number → crystals that hold it.
       hardly_seen: atomic number → crystals of the teacher's that hold it, of those that are here.
@@ -141,6 +137,7 @@ class Check:
       volume_per_atom: ``[n]``, Å³.
       systems: crystal system → crystals.
       strange: crystals that the teacher has hardly seen the like of.
+      overlap: what others have too; None where there are none to compare with.
       advice: what to do, a line each.
     """
 
@@ -150,6 +147,7 @@ class Check:
     notes: list[tuple[str, str]]
     labels: list[Label]
     duplicates: list[Group]
+    look_alikes: list[Group]
     formulas: list[Group]
     elements: dict[int, int]
     hardly_seen: dict[int, int]
@@ -157,10 +155,11 @@ class Check:
     volume_per_atom: np.ndarray
     systems: dict[str, int]
     strange: list[Outlier]
+    overlap: Overlap | None
     advice: list[str]
 
     def __str__(self) -> str:
-        return "\n".join(_lines(self))
+        return "\n".join(map(_wrapped, _lines(self)))
 
     @property
     def n_repeated(self) -> int:
@@ -191,9 +190,11 @@ class Check:
                 }
                 for label in self.labels
             ],
-            "n_duplicates": sum(len(group.ids) - 1 for group in self.duplicates),
+            "n_duplicates": _n_repeating(self.duplicates),
             "duplicates_differ_by": _spreads(self.duplicates),
-            "n_formulas": self.n - sum(len(group.ids) - 1 for group in self.formulas),
+            "n_look_alikes": _n_repeating(self.look_alikes),
+            "look_alikes_differ_by": _spreads(self.look_alikes),
+            "n_formulas": self.n - _n_repeating(self.formulas),
             "n_crystals_of_repeated_formulas": self.n_repeated,
             "formulas_differ_by": _spreads(self.formulas),
             "crystals_by_element": {SYMBOLS[z]: n for z, n in self.elements.items()},
@@ -202,6 +203,7 @@ class Check:
             "volume_per_atom": _range(self.volume_per_atom),
             "crystal_systems": self.systems,
             "n_strange_to_teacher": len({one.id for one in self.strange}),
+            "overlap": None if self.overlap is None else self.overlap._asdict(),
             "advice": self.advice,
         }
 
@@ -223,7 +225,11 @@ class Check:
                 ("group", "kind", "formula", "id", *(f"{name} differs by" for name in names)),
                 (
                     (k, kind, group.formula, id, *(_number(group.spread.get(n)) for n in names))
-                    for kind, groups in (("structure", self.duplicates), ("formula", self.formulas))
+                    for kind, groups in (
+                        ("structure", self.duplicates),
+                        ("look-alike", self.look_alikes),
+                        ("formula", self.formulas),
+                    )
                     for k, group in enumerate(groups, 1)
                     for id in group.ids
                 ),
@@ -232,15 +238,16 @@ class Check:
             write_json(folder / "check.json", self.as_json())
 
 
-def check_store(store: GraphStore, property: str | None = None) -> Check:
+def check_store(store: GraphStore, property: str | None = None, against: Any = None) -> Check:
     """Look through the crystals of a store.
 
     Args:
       store: of graphs as `FeaturiserSettings` makes them.
       property: the only label to look at; all of them where not given.
+      against: others to compare with, as of `overlap.overlap`; None for none.
 
     Raises:
-      UserError: there is no such label.
+      UserError: there is no such label; or as of `overlap.overlap`.
     """
     if property is not None:
         store.labels(property)
@@ -261,22 +268,24 @@ def check_store(store: GraphStore, property: str | None = None) -> Check:
         for z in elements
         if elements_seen(TEACHER).get(z, 0) < HARDLY * known.n_crystals
     }
-    edges = np.array(list(SYSTEMS.values()))
-    system = np.searchsorted(edges, store.space_group)
+    system = crystal_system(store.space_group)
+    alike = look_alikes(store)
     found = Check(
         name=store.source_name,
         n=len(store),
         skipped=store.skipped,
         notes=store.notes,
         labels=labels,
-        duplicates=_groups(store, same_structure(store), values),
+        duplicates=_groups(store, same_structures(store, alike), values),
+        look_alikes=_groups(store, alike, values),
         formulas=_groups(store, formulas, values),
         elements=elements,
         hardly_seen=hardly,
         n_atoms=np.asarray(store.n_nodes),
         volume_per_atom=volumes,
-        systems={name: int((system == k).sum()) for k, name in enumerate(SYSTEMS)},
+        systems={name: int((system == k).sum()) for k, name in enumerate(CRYSTAL_SYSTEMS)},
         strange=_strange(store, volumes, hardly, holders, known),
+        overlap=None if against is None else overlap(store, against),
         advice=[],
     )
     return dataclasses.replace(found, advice=_advice(found))
@@ -388,6 +397,11 @@ def _strange(
     return found
 
 
+def _n_repeating(groups: Iterable[Group]) -> int:
+    """Crystals that come after another of their group."""
+    return sum(len(group.ids) - 1 for group in groups)
+
+
 def _spreads(groups: Iterable[Group]) -> dict[str, dict[str, float]]:
     """Label → how far the values within a group are apart: number of groups, median and largest."""
     apart: dict[str, list[float]] = {}
@@ -428,32 +442,40 @@ def _advice(check: Check) -> list[str]:
                 "few to tell networks apart; repeat it with several seeds (compare --seeds), or "
                 "hold out more in a split of your own"
             )
-        if label.spans_decades:
-            lines.append(
-                f"{label.name} is positive and spans {np.log10(label.high / label.low):.1f} "
-                "decades: learn its log10, or the largest values alone decide"
-            )
-        if label.outliers:
-            lines.append(
-                f"{label.name}: look at the {_counted(len(label.outliers), 'outlier')} before "
-                "training; a wrong value weighs by its square"
-            )
+    learnable = [label for label in check.labels if not label.is_constant]
+    if wide := [label.name for label in learnable if label.spans_decades]:
+        lines.append(
+            f"{', '.join(wide)}: positive, and over two decades wide; learn the log10, or the "
+            "largest values alone decide"
+        )
+    if far := [f"{len(x.outliers)} of {x.name}" for x in learnable if x.outliers]:
+        lines.append(
+            f"outliers: look at them before training ({', '.join(far)}); a wrong value weighs by "
+            "its square"
+        )
     repeated = check.n_repeated / check.n
-    if check.duplicates or repeated > 0.1:
+    if check.look_alikes or repeated > 0.1:
         what = []
-        if check.duplicates:
-            n = sum(len(group.ids) - 1 for group in check.duplicates)
+        if n := _n_repeating(check.duplicates):
             what.append(_counted(n, "crystal") + (" repeats" if n == 1 else " repeat") + " another")
+        if n := _n_repeating(check.look_alikes) - n:
+            what.append(
+                _counted(n, "crystal") + (" looks" if n == 1 else " look") + " like another"
+            )
         if repeated > 0.1:
             what.append(f"{100 * repeated:.0f} % share their formula with another")
-        lines.append(
-            f"{' and '.join(what)}: take --split formula, or tests are on what was learned"
-        )
+        lines.append(f"{', '.join(what)}: take --split formula, or tests are on what was learned")
     if check.hardly_seen:
         symbols = ", ".join(SYMBOLS[z] for z in check.hardly_seen)
         lines.append(
             f"the teacher {TEACHER} hardly knows {symbols}: see whether a vanilla student does "
             "better there, or pretrain on your own crystals"
+        )
+    if check.overlap is not None and (check.overlap.n_ids or check.overlap.formulas):
+        n = len(check.overlap.formulas or ()) or check.overlap.n_ids
+        lines.append(
+            f"{n} crystals are those of {check.overlap.name}, or polymorphs of them: no test for "
+            "what has learned from it"
         )
     return lines or ["nothing speaks against training on these crystals"]
 
@@ -475,11 +497,14 @@ def _lines(check: Check) -> list[str]:
         if label.outliers:
             named = [f"{one.id} ({one.value})" for one in label.outliers]
             lines.append(f"outliers of {label.name}: {_some(named)}")
-    n = sum(len(group.ids) - 1 for group in check.duplicates)
-    pairs = [" = ".join(group.ids[:3]) for group in check.duplicates]
-    lines.append(f"repeated structures: {n}" + (f": {_some(pairs)}" if n else ""))
-    lines += _differ(check.duplicates)
-    n_formulas = check.n - sum(len(group.ids) - 1 for group in check.formulas)
+    for words, groups in (
+        ("repeated structures", check.duplicates),
+        ("crystals that look like an earlier one to the networks", check.look_alikes),
+    ):
+        named = [" = ".join(group.ids[:3]) for group in groups]
+        lines.append(f"{words}: {_n_repeating(groups)}" + (f": {_some(named)}" if named else ""))
+        lines += _differ(groups)
+    n_formulas = check.n - _n_repeating(check.formulas)
     lines.append(
         f"reduced formulas: {n_formulas}; {_counted(check.n_repeated, 'crystal')} of repeated ones"
     )
@@ -499,7 +524,30 @@ def _lines(check: Check) -> list[str]:
         + "volume per atom {min:.1f} to {max:.1f} Å³ (median {median:.1f}); ".format(**volume)
         + f"strange to {TEACHER} by size: {sizes}"
     )
+    if check.overlap is not None:
+        lines.append(_overlap(check))
     return [*lines, "", "what to do", *(f"- {line}" for line in check.advice)]
+
+
+def _overlap(check: Check) -> str:
+    found = check.overlap
+    assert found is not None
+    sides = [f"{len(ids)} in {side}" for side, ids in found.ids.items() if side != "all"]
+    of = f" ({', '.join(sides)})" if sides else ""
+    line = f"against {found.name}: {found.n_ids} of {check.n} crystals are there by id{of}"
+    if found.formulas is not None:
+        line += f", {len(found.formulas)} by reduced formula"
+    return line
+
+
+def _wrapped(line: str) -> str:
+    """A line of words in lines of up to `WIDTH`; the table stays as it is."""
+    if "\n" in line:
+        return line
+    indent = (len(line) - len(line.lstrip())) * " " + "  "
+    return textwrap.fill(
+        line, WIDTH, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
+    )
 
 
 def _table(labels: Sequence[Label]) -> str:

@@ -8,17 +8,22 @@ import pytest
 import crysgnn_jax as cg
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.graphs import duplicates
-from crysgnn_jax.graphs.duplicates import same_structure
+from crysgnn_jax.graphs.duplicates import look_alikes, same_structures
 from toys import fcc, perovskite, random_crystal, rocksalt
 
 GOLD, COPPER = 79, 29
 
 
 def first_of(crystals, tmp_path):
-    """For each crystal, the id of the first that is the same structure."""
+    """For each crystal, the id of the first that is the same structure; where structures that look
+    alike are not the same, pairs of (look-alike, same)."""
     store = cg.build_store(cg.crystal_list(crystals), cache=tmp_path)
     assert not store.skipped
-    return store.ids[same_structure(store)].tolist()
+    alike = look_alikes(store)
+    same = same_structures(store, alike)
+    if np.array_equal(alike, same):
+        return store.ids[same].tolist()
+    return list(zip(store.ids[alike].tolist(), store.ids[same].tolist()))
 
 
 def supercell(crystal, id, times=(2, 1, 1)):
@@ -59,6 +64,23 @@ def test_the_cell_does_not_matter(tmp_path):
     )
     crystals = [one, supercell(one, "twice"), shuffled, mirrored, other_cell]
     assert first_of(crystals, tmp_path) == ["one"] * 5
+
+
+def zinc_sulphide(layers, id):
+    """Close-packed layers ABC… of one element, each with one of another above it: SiC."""
+    a, c = 3.08, 2.515
+    lattice = np.array([[a, 0, 0], [-a / 2, a * 3**0.5 / 2, 0], [0, 0, c * len(layers)]])
+    place = {"A": (0, 0), "B": (1 / 3, 2 / 3), "C": (2 / 3, 1 / 3)}
+    coords = [
+        (*place[layer], (k + z) / len(layers)) for z in (0, 0.75) for k, layer in enumerate(layers)
+    ]
+    return Crystal(id, [14] * len(layers) + [6] * len(layers), coords, lattice)
+
+
+def test_polytypes_look_alike_and_are_not_the_same(tmp_path):
+    stacks = [zinc_sulphide(*x) for x in (("AB", "2H"), ("ABC", "3C"), ("ABCABC", "3C again"))]
+    found = first_of(stacks, tmp_path)
+    assert found == [("2H", "2H"), ("2H", "3C"), ("2H", "3C")]
 
 
 def test_small_differences_are_none_and_large_ones_are(tmp_path):

@@ -16,8 +16,8 @@ from crysgnn_jax.commands import cli
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.reporting.check import by_reason, modified_z_scores
-from crysgnn_jax.training.shipped import elements_seen, seen
 from crysgnn_jax.training.settings import TEACHER
+from crysgnn_jax.training.shipped import elements_seen, seen
 from toys import caesium_chloride, collection, fcc, random_crystal, rocksalt
 
 
@@ -81,9 +81,7 @@ def test_an_outlier_is_named_first(found):
 def test_a_label_over_decades_is_judged_by_its_logarithm(found):
     decades = label(found, "decades")
     assert decades.spans_decades and not decades.outliers
-    assert any(
-        line.startswith("decades is positive and spans 3.0 decades") for line in found.advice
-    )
+    assert any(line.startswith("decades: positive, and over two decades") for line in found.advice)
 
 
 def test_a_constant_label_is_nothing_to_learn(found):
@@ -130,6 +128,26 @@ def test_good_crystals_get_no_advice(tmp_path):
     ]
     found = cg.check(cg.crystal_list(many), cache=tmp_path)
     assert found.advice == ["nothing speaks against training on these crystals"]
+
+
+def test_what_others_have_too_is_told_by_id_and_formula(tmp_path):
+    write_table(tmp_path / "a.npz", [rocksalt(id="x"), fcc(id="y"), caesium_chloride(id="z")])
+    write_table(tmp_path / "b.npz", [rocksalt(a=5.9, id="other"), fcc(id="y")])
+    found = cg.check(tmp_path / "a.npz", against=tmp_path / "b.npz", cache=tmp_path)
+    assert found.overlap.ids == {"all": ["y"]} and found.overlap.formulas == ["x", "y"]
+    assert "1 of 3 crystals are there by id, 2 by reduced formula" in str(found)
+
+
+def test_what_a_run_has_learned_from_is_told(tmp_path):
+    write_table(tmp_path / "a.npz", [rocksalt(id="x"), fcc(id="y"), caesium_chloride(id="z")])
+    sides = {"train": ["x", "elsewhere"], "validation": [], "test": ["z"]}
+    (tmp_path / "splits.json").write_text(json.dumps(sides))
+    for other in (tmp_path, tmp_path / "splits.json"):
+        found = cg.check(tmp_path / "a.npz", against=other, cache=tmp_path / "cache")
+        assert found.overlap.ids == {"train": ["x"], "validation": [], "test": ["z"]}
+    (tmp_path / "splits.json").write_text("[1]")
+    with pytest.raises(cg.UserError, match="not a splits.json"):
+        cg.check(tmp_path / "a.npz", against=tmp_path, cache=tmp_path / "cache")
 
 
 def test_without_labels_there_is_still_something_to_do(tmp_path):
