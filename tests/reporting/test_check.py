@@ -81,7 +81,7 @@ def test_an_outlier_is_named_first(found):
 def test_a_label_over_decades_is_judged_by_its_logarithm(found):
     decades = label(found, "decades")
     assert decades.spans_decades and not decades.outliers
-    assert any(line.startswith("decades: positive, and over two decades") for line in found.advice)
+    assert any("decades: positive, and over two decades" in line for line in found.advice)
 
 
 def test_a_constant_label_is_nothing_to_learn(found):
