@@ -495,7 +495,7 @@ def _lines(check: Check) -> list[str]:
         lines += [f"  {label.name}: {label.guess.why}" for label in unsure]
     for label in check.labels:
         if label.outliers:
-            named = [f"{one.id} ({one.value})" for one in label.outliers]
+            named = [f"{one.id} ({_signed(float(one.value))})" for one in label.outliers]
             lines.append(f"outliers of {label.name}: {_some(named)}")
     for words, groups in (
         ("repeated structures", check.duplicates),

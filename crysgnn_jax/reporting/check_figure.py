@@ -33,7 +33,8 @@ def draw(check: "Check", path: Path) -> None:
     figure = new_figure(9.6, 0.5 + 2.9 + 2.3 * (n_rows - 1))
     left_out = len(check.labels) - len(labels)
     more = f" ({left_out} more labels are not drawn)" if left_out else ""
-    figure.suptitle(f"{check.name}: {check.n} crystals{more}", fontsize=11)
+    name = " + ".join(Path(part).name for part in check.name.split(" + "))
+    figure.suptitle(f"{name}: {check.n} crystals{more}", fontsize=11)
     grid = figure.add_gridspec(n_rows, _COLUMNS, height_ratios=[2.9] + [2.3] * (n_rows - 1))
     _elements(figure, figure.add_subplot(grid[0, :2]), check.elements)
     _systems(figure.add_subplot(grid[0, 2]), check.systems)

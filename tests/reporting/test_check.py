@@ -135,7 +135,7 @@ def test_what_others_have_too_is_told_by_id_and_formula(tmp_path):
     write_table(tmp_path / "b.npz", [rocksalt(a=5.9, id="other"), fcc(id="y")])
     found = cg.check(tmp_path / "a.npz", against=tmp_path / "b.npz", cache=tmp_path)
     assert found.overlap.ids == {"all": ["y"]} and found.overlap.formulas == ["x", "y"]
-    assert "1 of 3 crystals are there by id, 2 by reduced formula" in str(found)
+    assert "1 of 3 crystals are there by id, 2 by reduced formula" in " ".join(str(found).split())
 
 
 def test_what_a_run_has_learned_from_is_told(tmp_path):
