@@ -128,6 +128,7 @@ class Check:
       skipped: ``(id, reason)`` of those that cannot.
       notes: ``(id, note)`` of how they were read.
       labels: what there is to say of each.
+      empty: labels that no crystal has a value of.
       duplicates: crystals of the same structure.
       look_alikes: crystals that look alike to a network, `duplicates` among them.
       formulas: crystals of the same reduced formula.
@@ -146,6 +147,7 @@ class Check:
     skipped: list[tuple[str, str]]
     notes: list[tuple[str, str]]
     labels: list[Label]
+    empty: list[str]
     duplicates: list[Group]
     look_alikes: list[Group]
     formulas: list[Group]
@@ -190,6 +192,7 @@ class Check:
                 }
                 for label in self.labels
             ],
+            "labels_without_a_value": self.empty,
             "n_duplicates": _n_repeating(self.duplicates),
             "duplicates_differ_by": _spreads(self.duplicates),
             "n_look_alikes": _n_repeating(self.look_alikes),
@@ -276,6 +279,7 @@ def check_store(store: GraphStore, property: str | None = None, against: Any = N
         skipped=store.skipped,
         notes=store.notes,
         labels=labels,
+        empty=[name for name in names if name not in values],
         duplicates=_groups(store, same_structures(store, alike), values),
         look_alikes=_groups(store, alike, values),
         formulas=_groups(store, formulas, values),
@@ -493,6 +497,8 @@ def _lines(check: Check) -> list[str]:
         unsure = [label for label in check.labels if label.guess.unit == "?"]
         lines.append("units are guessed by name and range")
         lines += [f"  {label.name}: {label.guess.why}" for label in unsure]
+    if check.empty:
+        lines.append(f"labels without a value: {_some(check.empty)}")
     for label in check.labels:
         if label.outliers:
             named = [f"{one.id} ({_signed(float(one.value))})" for one in label.outliers]

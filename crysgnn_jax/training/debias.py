@@ -2,7 +2,7 @@
 
 The experiment of Das et al. (AAAI 2023) on the bias of DFT: a predictor learns DFT formation
 energies, then sees a share of the measured ones, and is judged by the others, beside DFT itself.
-Whether the DFT labels of the compounds that it is judged by may be trained on is left open there.
+Whether the DFT labels of the compounds that it is judged by were trained on there is not known.
 Here they are not, nor is any other crystal of the formula of a measured compound, unless that is
 asked for: a predictor that has learned the DFT value of a compound would be compared with that very
 value.
