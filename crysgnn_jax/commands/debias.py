@@ -248,17 +248,25 @@ class _Job:
                 np.isfinite(store.labels(dft_name)) & np.isfinite(store.labels(measured_name))
             )
             of_dft, truth = store.labels(dft_name), store.labels(measured_name)
-            for seed in args.seeds:
-                split = dft_split(
-                    lesson.store, lesson.labelled, both, seed, shared=args.formulas == "shared"
-                )
+            # All of them before anything is trained: one may have too few compounds.
+            shared = args.formulas == "shared"
+            splits = {
+                seed: dft_split(lesson.store, lesson.labelled, both, seed, shared=shared)
+                for seed in args.seeds
+            }
+            shares = {
+                (seed, fraction): measured_split(store, rows, fraction, seed)
+                for seed in args.seeds
+                for fraction in args.fractions
+            }
+            for seed, split in splits.items():
                 self.counts |= {"n_compounds": len(rows), "n_dft": len(split.train)}
                 name = f"{student.name.rpartition(':')[2]} {variant}"
                 folder = f"{name.replace(' ', '-')}-{seed}"
                 trained = self._train(lesson, split, f"dft-{args.formulas}", seed, folder, name)
                 before = trained.predict_store(store, self.devices).values
                 for fraction in args.fractions:
-                    parts = measured_split(store, rows, fraction, seed)
+                    parts = shares[seed, fraction]
                     after = self._train(
                         adapting(student, trained, measured_name, store),
                         parts,

@@ -156,7 +156,7 @@ def draw(
     unit: str,
     data: str,
 ) -> None:
-    """Parity with measurement of DFT and of a student's adapted twins, first seed and smallest
+    """Parity with measurement of DFT and of a student's adapted twins, first seed and largest
     share; below, errors of all methods at all shares.
 
     Args:
@@ -167,13 +167,18 @@ def draw(
       unit: of it.
       data: name of the data set, for the title.
     """
-    fraction = min(one.fraction for one in judged)
+    fraction = max(one.fraction for one in judged)
     seed = min(one.seed for one in judged)
     chosen = {one.method: one for one in judged if (one.fraction, one.seed) == (fraction, seed)}
     shown = [DFT, f"{student} {VANILLA}{ADAPTED}", f"{student} {DISTILLED}{ADAPTED}"]
     panels = [chosen[method] for method in shown if method in chosen]
     figure = new_figure(3.1 * max(len(panels), 2), 6.6)
-    figure.suptitle(f"{data}: {property}, against measurement", fontsize=11)
+    figure.suptitle(
+        f"{data}: {property}, against measurement\n"
+        f"above: {len(panels[0].ids)} compounds, where {100 * fraction:g} % of the measured values "
+        f"were used (seed {seed})",
+        fontsize=10,
+    )
     grid = figure.add_gridspec(2, len(panels), height_ratios=(1, 1.05))
     of = f" ({unit})" if unit else ""
     values = np.concatenate([np.concatenate([one.said, one.measured]) for one in panels])
@@ -233,6 +238,7 @@ def _bars(axis: Any, lines: Sequence[Line], of: str) -> None:
     axis.set_ylabel(f"mean absolute error{of}")
     axis.yaxis.set_major_formatter(lambda y, _: f"{y:.2f}".replace("-", "\N{MINUS SIGN}"))
     axis.grid(alpha=0.3, axis="y")
+    axis.set_axisbelow(True)
     axis.legend(fontsize=7.5, ncols=3, loc="upper center")
 
 

@@ -4,12 +4,17 @@ import csv
 import dataclasses
 import json
 
+import jax
+import numpy as np
 import pytest
+from toy_student import Composition
 
+import crysgnn_jax as cg
 import toy_runs
 from crysgnn_jax.commands import debias
 from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.training.predictor import start_of
 from toys import collection
 
 FLAGS = (
@@ -72,6 +77,16 @@ def test_the_adapted_run_keeps_the_scale_of_what_it_started_from(folder):
     assert results[0]["target_mean"] == results[1]["target_mean"]
     assert results[1]["start"]["from"] == "Composition-vanilla-0"
     assert not results[1]["distilled"]
+
+
+def test_what_goes_on_begins_with_its_own_predictions(folder):
+    network = cg.Network(Composition)
+    model = cg.load(folder / "run" / "Composition-vanilla-0", network=network)
+    start = start_of(model)
+    begun = start.begin(jax.tree.map(np.zeros_like, model.variables))
+    for ours, theirs in zip(jax.tree.leaves(begun), jax.tree.leaves(model.variables)):
+        np.testing.assert_array_equal(ours, theirs)
+    assert start.standardiser == model.standardiser
 
 
 def test_files_and_record_are_there(folder):
