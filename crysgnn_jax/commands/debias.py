@@ -325,10 +325,12 @@ class _Job:
         return TrainedModel.load(path, network=lesson.student.network)
 
     def records(self) -> dict[str, Any]:
-        """Settings and outcome of every run, for a record."""
+        """Settings and outcome of every run, for a record: data by name, not by where they lie."""
         from crysgnn_jax.training.workdir import CONFIG, RESULT, read_json
 
-        return {
-            name: {"config": read_json(path / CONFIG), "result": read_json(path / RESULT)}
-            for name, path in self.runs.items()
-        }
+        found = {}
+        for name, path in self.runs.items():
+            config = read_json(path / CONFIG)
+            config["made_with"]["data"] = [Path(data).name for data in self.args.data]
+            found[name] = {"config": config, "result": read_json(path / RESULT)}
+        return found
