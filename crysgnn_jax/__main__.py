@@ -9,8 +9,15 @@ from collections.abc import Sequence
 from crysgnn_jax import __version__
 
 COMMANDS = (
-    *("pretrain", "distill", "finetune", "compare", "debias"),
-    *("predict", "embed", "check", "convert"),
+    "pretrain",
+    "distill",
+    "finetune",
+    "compare",
+    "debias",
+    "predict",
+    "embed",
+    "check",
+    "convert",
 )
 """Each a module of `crysgnn_jax.commands`, whose docstring's first line says what it does."""
 
