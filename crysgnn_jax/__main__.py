@@ -13,10 +13,12 @@ COMMANDS = (
     "distill",
     "finetune",
     "compare",
+    "debias",
     "predict",
     "explain",
     "embed",
     "nearest",
+    "check",
     "models",
     "convert",
 )

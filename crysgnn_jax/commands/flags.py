@@ -446,6 +446,19 @@ def add_model_flags(parser: argparse.ArgumentParser, what: str, default: str | N
 
 def add_source_flags(parser: argparse.ArgumentParser) -> None:
     """The crystals to use a trained model on, and how."""
+    add_sources(parser)
+    parser.add_argument(
+        "--batch-size",
+        type=positive(int),
+        default=64,
+        metavar="N",
+        help="crystals of an average batch, a device (default 64)",
+    )
+    add_devices_flag(parser)
+
+
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """Crystals, as arguments."""
     parser.add_argument(
         "sources",
         nargs="*",
@@ -460,11 +473,3 @@ def add_source_flags(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help="the same as a SOURCE without a flag",
     )
-    parser.add_argument(
-        "--batch-size",
-        type=positive(int),
-        default=64,
-        metavar="N",
-        help="crystals of an average batch, a device (default 64)",
-    )
-    add_devices_flag(parser)

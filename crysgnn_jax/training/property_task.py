@@ -42,11 +42,14 @@ class Start(NamedTuple):
       begin: random initial variables → those to start from, such as `take_over` gives.
       fingerprint: of the network that they come from.
       about: what ``result.json`` is to say of how that was trained.
+      standardiser: of the property that it was trained on, in whose terms its outputs are; None
+        where it was not, for the training crystals then decide.
     """
 
     begin: Callable[[Variables], Variables]
     fingerprint: str
     about: Mapping[str, Any] = {}
+    standardiser: Standardiser | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +100,9 @@ class PropertyTask:
             unlabelled = {"unlabelled": {"ids": digest_of_ids(ids), "per_batch": n}}
         if self.taught is not None:
             unlabelled["taught_by"] = self.taught.fingerprint
+        kept: dict[str, Any] = {}
+        if self.start is not None and self.start.standardiser is not None:
+            kept = {"standardiser": dataclasses.astuple(self.start.standardiser)}
         chosen = {
             "student": run.name,
             "property": self.settings.property,
@@ -115,6 +121,7 @@ class PropertyTask:
             "teacher": self.teacher,
             "start": self.start.fingerprint if self.start else None,
             **unlabelled,
+            **kept,
         }
 
     def in_words(self) -> str:
@@ -160,6 +167,9 @@ class PropertyTask:
             module = ProjectedStudent(module, width, always=is_projected(self.pull))
         fitted = Standardiser.fit(targets[split.train])
         standardiser = Standardiser(0.0, 1.0) if settings.raw_targets else fitted
+        if self.start is not None and self.start.standardiser is not None:
+            # With another, what the network knows already would be shifted and scaled.
+            standardiser = self.start.standardiser
 
         def standardised(variables: Any, graph: jraph.GraphsTuple) -> jax.Array:
             outputs: Any = module.apply(variables, graph, False)
