@@ -199,7 +199,7 @@ def execute(args: argparse.Namespace) -> None:
     if len(args.sizes) != 3 or min(args.sizes) == 0:
         raise UserError("--sizes takes three numbers of crystals, such as 2000,500,500")
     if not args.no_peer and importlib.util.find_spec("torch") is None:
-        raise UserError("the peer needs torch: pip install -e '.[benchmark]', or give --no-peer")
+        raise UserError("the peer needs torch: pip install -e '.[bench]', or give --no-peer")
     others = report.OtherWork()
     source = open_source(args.data)
     with tempfile.TemporaryDirectory() as cache:

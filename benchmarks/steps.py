@@ -285,7 +285,7 @@ def require_installed(jobs: Sequence[str]) -> None:
                 if importlib.util.find_spec(name) is None:
                     raise UserError(
                         f"--jobs {job}: its peer, {peer.name}, needs {name}: "
-                        "pip install -e '.[benchmark]'"
+                        "pip install -e '.[bench]'"
                     )
 
 

@@ -40,7 +40,9 @@ if TYPE_CHECKING:  # for type checkers and editors; the same names as in `_HOME`
     from crysgnn_jax.objectives.property import Standardiser, property_loss
     from crysgnn_jax.pretraining.objective import Objective
     from crysgnn_jax.pretraining.registry import objectives_of
+    from crysgnn_jax.training.committee import Committee
     from crysgnn_jax.training.embeddings_file import EmbeddingsFile
+    from crysgnn_jax.training.predictions import Predictions
     from crysgnn_jax.training.predictor import TrainedModel
     from crysgnn_jax.training.settings import PropertySettings, TrainingSettings, UntaggedSettings
 
@@ -62,7 +64,9 @@ _HOME = {
     "objectives.property": "Standardiser property_loss",
     "pretraining.objective": "Objective",
     "pretraining.registry": "objectives_of",
+    "training.committee": "Committee",
     "training.embeddings_file": "EmbeddingsFile",
+    "training.predictions": "Predictions",
     "training.predictor": "TrainedModel",
     "training.settings": "PropertySettings TrainingSettings UntaggedSettings",
 }

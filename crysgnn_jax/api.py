@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import flax.linen as nn
 
@@ -24,6 +24,7 @@ from crysgnn_jax.pretraining.teacher_embeddings import TeacherEmbeddings
 from crysgnn_jax.reporting.run import draw_run, title_of, verdict_of
 from crysgnn_jax.settings import settings_of
 from crysgnn_jax.training import lesson, run, shipped
+from crysgnn_jax.training.committee import Committee, is_several, workdirs
 from crysgnn_jax.training.devices import Devices
 from crysgnn_jax.training.logs import Progress
 from crysgnn_jax.training.predictor import TrainedModel
@@ -72,23 +73,38 @@ def build_store(
     )
 
 
-def load(workdir: Path | str = TEACHER, *, network: Network | None = None) -> TrainedModel:
-    """The network of a finished run, or of converted weights.
+@overload
+def load(workdir: Path | str = TEACHER, *, network: Network | None = None) -> TrainedModel: ...
+
+
+@overload
+def load(workdir: list[Path | str], *, network: Network | None = None) -> Committee: ...
+
+
+def load(
+    workdir: Path | str | list[Path | str] = TEACHER, *, network: Network | None = None
+) -> Any:
+    """The network of a finished run, of converted weights, or one that comes with the package.
 
     Args:
       workdir: of the run; or the name of a network that comes with the package, of which the
-        teacher ``crysgnn-mp`` is what is loaded where nothing is given.
+        teacher ``crysgnn-mp`` is what is loaded where nothing is given. Several of the same
+        property, as a list or as a path with a wildcard, are a `Committee`.
       network: what was trained there; found by its name where not given.
 
     Raises:
       UserError: there is no such run, or its weights do not fit the network.
 
     Example:
-      >>> model = load("runs/mine")
+      >>> model = load("formation_energy")
       >>> found = model.predict("my_cifs/")
       >>> found.values             # [n], in found.unit
+      >>> load("runs/*/distilled").predict("my_cifs/").uncertainty
     """
-    return TrainedModel.load(workdir, network=network)
+    names = workdir if isinstance(workdir, list) else [workdir]
+    if isinstance(workdir, list) or is_several(workdir):
+        return Committee(TrainedModel.load(path, network=network) for path in workdirs(names))
+    return TrainedModel.load(names[0], network=network)
 
 
 def pretrain(
@@ -294,7 +310,9 @@ def train(
         cache=cache,
         draw=draw_run,
         overwrite=overwrite,
-        named={} if prepared.teacher is None else {"teacher": shipped.shown(prepared.teacher.path)},
+        named={}
+        if prepared.teacher is None
+        else {"teacher": shipped.label_of(prepared.teacher.path)},
         continued=continued,
     )
     for warning in verdict_of(Path(workdir), result)[1:]:

@@ -3,6 +3,7 @@
 import io
 import zipfile
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -13,9 +14,10 @@ class Damaged(Exception):
     """A file is not as it was written; the message is why, as far as that can be told."""
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a ``.npz``. Every byte of them is checked, by the checksums that a zip has of
-    its members.
+def read_arrays(path: Path | IO[bytes]) -> dict[str, np.ndarray]:
+    """The arrays of a ``.npz``, by path or opened.
+
+    Every byte of them is checked, by the checksums that a zip has of its members.
 
     Raises:
       Damaged: a checksum does not fit, or it is no such file.

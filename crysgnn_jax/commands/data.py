@@ -1,9 +1,15 @@
 """From the flags of a command to crystals and their graphs."""
 
 import argparse
+import atexit
+import contextlib
 import dataclasses
+import functools
+import shutil
 import sys
+import tempfile
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +17,11 @@ import numpy as np
 from crysgnn_jax.bars import Bar
 from crysgnn_jax.commands.cli import make_folder
 from crysgnn_jax.commands.flags import given
+from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.readers import read
+from crysgnn_jax.crystals.readers.standard_input import STANDARD_INPUT, spool
 from crysgnn_jax.crystals.sources import Source, select
-from crysgnn_jax.errors import UserError
+from crysgnn_jax.errors import InvalidCrystal, UserError
 from crysgnn_jax.graphs.build import build_store, store_fingerprint
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.graphs.store import GraphStore
@@ -74,7 +82,7 @@ class Graphs:
                 workers=self._args.workers,
                 strict=self._args.strict,
                 max_atoms=self._args.max_atoms,
-                progress=GraphProgress(source.name),
+                progress=Progress(f"graphs of {source.name}"),
             )
             n_skipped = len(store.skipped)
             print(
@@ -88,6 +96,11 @@ class Graphs:
             self._stores[fingerprint] = store
         return self._stores[fingerprint]
 
+    @property
+    def stores(self) -> list[GraphStore]:
+        """Those that were made, the first of them first."""
+        return list(self._stores.values())
+
     def _tell(self, store: GraphStore) -> None:
         """The first of what is skipped and noted; all of it in files, where there is a place."""
         for kind, entries in (("skipped", store.skipped), ("note on", store.notes)):
@@ -100,29 +113,78 @@ class Graphs:
             write_left_out(store, self._workdir)
 
 
+@functools.cache
+def _standard_input() -> Source:
+    """What is piped into this process, by way of a file that is there until it ends."""
+    folder = Path(tempfile.mkdtemp(prefix="crysgnn-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    found = read(spool(sys.stdin.buffer, folder))
+    return select(found, np.arange(len(found)), "standard input")
+
+
+def source_of(args: argparse.Namespace) -> Source:
+    """The crystals of ``args.sources`` and ``args.data``.
+
+    Raises:
+      UserError: there are none, or they cannot be read.
+    """
+    names = [*args.sources, *args.data]
+    if not names:
+        raise UserError("there is nothing to read; name data sets, folders or files of crystals")
+    parts = [_standard_input() if name == STANDARD_INPUT else read(name) for name in names]
+    return limited(read(parts), args.limit)
+
+
+def crystals_of(source: Source) -> Iterator[Crystal]:
+    """The usable crystals of a source."""
+    for start in range(0, len(source), 1000):
+        for item in source.items(start, min(start + 1000, len(source))):
+            with contextlib.suppress(InvalidCrystal):
+                yield source.decode(item)
+
+
+def require_graphs(args: argparse.Namespace, model: TrainedModel) -> None:
+    """
+    Raises:
+      UserError: a flag asks for other graphs than a model was trained with.
+    """
+    chosen = dataclasses.replace(model.featuriser, **given(args, FeaturiserSettings))
+    chosen.require(model.featuriser, f"the network in {model.path}")
+
+
 def graphs_for(args: argparse.Namespace, model: TrainedModel) -> GraphStore:
     """The graphs of ``args.sources`` and ``args.data``, made as for the training of a model.
 
     Raises:
       UserError: a flag asks for other graphs, or there are no sources.
     """
-    names = [*args.sources, *args.data]
-    if not names:
-        raise UserError("there is nothing to read; name data sets, folders or files of crystals")
-    chosen = dataclasses.replace(model.featuriser, **given(args, FeaturiserSettings))
-    chosen.require(model.featuriser, f"the network in {model.path}")
-    return Graphs(args)(limited(read(names), args.limit), model.featuriser)
+    source = source_of(args)
+    require_graphs(args, model)
+    return Graphs(args)(source, model.featuriser)
 
 
-def list_skipped(store: GraphStore, path: Path | None) -> None:
+def list_skipped(
+    stores: Iterable[GraphStore], path: Path | None, more: Sequence[tuple[str, str]] = ()
+) -> None:
     """Name what could not be used, and what was noted: beside ``path``, or on standard error the
-    rest of what `Graphs` has not told."""
-    kinds = (("skipped", "reason", store.skipped), ("notes", "note", store.notes))
-    for kind, column, entries in kinds:
+    rest of what `Graphs` has not told.
+
+    Args:
+      stores: the crystals; of several, what is said twice is told once.
+      path: of the output.
+      more: ``(id, reason)`` of what could not be used although it is in a store.
+    """
+    stores = list(stores)
+    found = {
+        "skipped": [*(entry for store in stores for entry in store.skipped), *more],
+        "notes": [entry for store in stores for entry in store.notes],
+    }
+    for kind, column in (("skipped", "reason"), ("notes", "note")):
+        entries = list(dict.fromkeys(found[kind]))
         if path is None:
             word = "skipped" if kind == "skipped" else "note on"
             for id, text in entries[FIRST:]:
-                print(f"{word} {id or store.source_name}: {text}", file=sys.stderr)
+                print(f"{word} {id or 'the data'}: {text}", file=sys.stderr)
         elif entries:
             listed = path.with_name(f"{path.stem}.{kind}.csv")
             write_listing(entries, column, listed)
@@ -131,21 +193,27 @@ def list_skipped(store: GraphStore, path: Path | None) -> None:
             print(f"{what}{skipped}, listed in {listed}", file=sys.stderr)
 
 
-class GraphProgress:
-    """Shows how far a store is: a bar on a terminal, a line every 10 s otherwise."""
+class Progress:
+    """Shows how far a work is: a bar on a terminal, a line every 10 s otherwise.
 
-    def __init__(self, name: str):
-        self._name = name
+    Args:
+      what: is being made.
+      unit: what is counted.
+    """
+
+    def __init__(self, what: str, unit: str = "crystals"):
+        self._what = what
+        self._unit = unit
         self._bar: Bar | None = None
         self._spoke = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
         if sys.stderr.isatty():
             if self._bar is None:
-                self._bar = Bar(f"graphs of {self._name}", total, "crystals", sys.stderr)
+                self._bar = Bar(self._what, total, self._unit, sys.stderr)
             self._bar.update(done)
             if done >= total:
                 self._bar.close()
         elif time.monotonic() - self._spoke > 10:
             self._spoke = time.monotonic()
-            print(f"graphs of {self._name}: {done} of {total}", file=sys.stderr, flush=True)
+            print(f"{self._what}: {done} of {total}", file=sys.stderr, flush=True)

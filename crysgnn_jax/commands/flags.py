@@ -125,6 +125,7 @@ def not_negative(kind: type) -> Callable[[str], Any]:
 
 
 fraction = _number(float, lambda value: 0 <= value <= 1, "from 0 to 1")
+open_fraction = _number(float, lambda value: 0 < value < 1, "above 0 and below 1")
 positive_fraction = _number(float, lambda value: 0 < value <= 1, "above 0 and up to 1")
 
 _TYPES = {
@@ -440,11 +441,17 @@ def add_model_flags(parser: argparse.ArgumentParser, what: str, default: str | N
         metavar="NAME|DIR",
         help=what + (f" (default {default})" if default else ""),
     )
+    add_source_flags(parser)
+
+
+def add_source_flags(parser: argparse.ArgumentParser) -> None:
+    """The crystals to use a trained model on, and how."""
     parser.add_argument(
         "sources",
         nargs="*",
         metavar="SOURCE",
-        help="data sets or paths of crystals, as --data of the other commands takes them",
+        help="data sets or paths of crystals, as --data of the other commands takes them; - for "
+        "standard input",
     )
     parser.add_argument(
         "--data",

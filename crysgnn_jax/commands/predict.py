@@ -1,27 +1,53 @@
-"""Predict a property with a trained model.
+"""Predict properties of crystals with trained models.
 
-crysgnn predict --model runs/my_run my_cifs/ --output predictions.csv
-crysgnn predict --model runs/my_run a.cif b.cif POSCAR
+crysgnn predict --model formation_energy my_cifs/ --output predictions.csv
+crysgnn predict --model runs/my_run/distilled a.cif b.cif POSCAR
+crysgnn predict --model band_gap --model bulk_modulus my_cifs/ --output found.parquet
+crysgnn predict --model 'runs/compare/*/distilled' my_cifs/
+cat a.cif | crysgnn predict --model band_gap -
 """
 
 import argparse
-import contextlib
-import csv
 import sys
 from pathlib import Path
 
 from crysgnn_jax.commands import cli, flags
+from crysgnn_jax.training.settings import LEVEL
 
 
 def parser() -> flags.Parser:
     """The command's flags."""
     out = flags.Parser("predict", __doc__)
-    flags.add_model_flags(out, "a student's run, a fine-tuned one, or converted weights")
+    out.add_argument(
+        "--model",
+        action="append",
+        required=True,
+        metavar="NAME|DIR",
+        help="a model that comes with the package (see crysgnn models), a student's run, a "
+        "fine-tuned one, converted weights, or a wildcard of such; may be repeated: those of one "
+        "property are a committee, others give further columns",
+    )
+    flags.add_source_flags(out)
     out.add_argument(
         "--output",
         type=Path,
         metavar="FILE",
-        help="CSV with id, prediction and unit, in the order of the sources (default: print it)",
+        help="a table, one row a crystal in the order of the sources: .csv, .json, .parquet, or "
+        ".extxyz, the structures with what is predicted (default: print it)",
+    )
+    out.add_argument(
+        "--level",
+        type=flags.open_fraction,
+        default=LEVEL,
+        metavar="X",
+        help=f"share of crystals that an interval is to hold (default {LEVEL})",
+    )
+    out.add_argument(
+        "--nearest",
+        type=flags.not_negative(int),
+        default=1,
+        metavar="N",
+        help="training crystals to name of each, the most like it first (default 1)",
     )
     flags.add_data_flags(out)
     return out
@@ -30,22 +56,57 @@ def parser() -> flags.Parser:
 def execute(args: argparse.Namespace) -> None:
     """Do what the flags say."""
     from crysgnn_jax.commands import data
+    from crysgnn_jax.reporting import prediction_files
+    from crysgnn_jax.training import shipped
+    from crysgnn_jax.training.committee import Committee, workdirs
     from crysgnn_jax.training.devices import Devices
+    from crysgnn_jax.training.predictions import table
     from crysgnn_jax.training.predictor import TrainedModel
 
     if args.output is not None:
         cli.require_writable(args.output)
-    model = TrainedModel.load(args.model)
-    model.require_property()
-    store = data.graphs_for(args, model)
-    found = model.predict_store(store, Devices(args.devices), args.batch_size)
-    unit = f" ({found.unit})" if found.unit else ""
-    what = f"{data.counted(len(found.ids), 'prediction')} of {found.property}{unit} by {args.model}"
-    print(what + (f": {args.output}" if args.output else ""), file=sys.stderr)
-    target = contextlib.nullcontext(sys.stdout)
-    with target if args.output is None else cli.output(args.output, "w") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["id", "prediction", "unit"])
-        for id, value in zip(found.ids.tolist(), found.values):
-            writer.writerow([id, f"{value:.9g}", found.unit])
-    data.list_skipped(store, args.output)
+        prediction_files.require_format(args.output)
+    models = [TrainedModel.load(path) for path in workdirs(args.model)]
+    for model in models:
+        model.require_property()
+    by_property: dict[str, list[TrainedModel]] = {}
+    for model in models:
+        by_property.setdefault(model.property or "", []).append(model)
+    committees = [Committee(members) for members in by_property.values()]
+    graphs, source = data.Graphs(args), data.source_of(args)
+    for model in models:
+        data.require_graphs(args, model)
+    devices = Devices(args.devices)
+    several = [
+        committee.predict_graphs(
+            lambda settings: graphs(source, settings),
+            devices,
+            args.batch_size,
+            level=args.level,
+            n_nearest=args.nearest,
+            progress=data.Progress(f"{committee.property} of {source.name}"),
+        )
+        for committee in committees
+    ]
+    columns = table(several)
+    notes = []
+    for found in several:
+        unit = f" ({found.unit})" if found.unit else ""
+        by = " + ".join(shipped.label_of(m.path) for m in by_property[found.property])
+        what = f"{data.counted(len(found.ids), 'prediction')} of {found.property}{unit} by {by}"
+        print(what + (f": {args.output}" if args.output else ""), file=sys.stderr)
+        before = f"{found.property}: " if len(several) > 1 else ""
+        notes += [before + line for line in found.notes()]
+    for line in notes:
+        print(line, file=sys.stderr)
+    if args.output is None:
+        if sys.stdout.isatty():
+            print(prediction_files.readable(columns))
+        else:
+            prediction_files.write_csv(sys.stdout, columns)
+    else:
+        mode, write = prediction_files.FORMATS[args.output.suffix]
+        more = {".json": (notes,), ".extxyz": (data.crystals_of(source),)}
+        with cli.output(args.output, mode) as file:
+            write(file, columns, *more.get(args.output.suffix, ()))
+    data.list_skipped(graphs.stores, args.output)

@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+import gemmi
 import moyopy
 import numpy as np
 
@@ -59,3 +60,10 @@ def space_group_number(crystal: Crystal, symprec: float) -> int:
 def crystal_system(space_group: Any) -> Any:
     """Index in `CRYSTAL_SYSTEMS` of each space group 1…230; same shape, int64."""
     return np.searchsorted(_LAST_SPACE_GROUPS, space_group)
+
+
+def space_group_symbol(number: int) -> str:
+    """Short Hermann-Mauguin symbol of a space group 1…230: ``Fm-3m`` of 225."""
+    group = gemmi.find_spacegroup_by_number(number)
+    # On hexagonal axes, an R is written as an H.
+    return group.short_name().replace("H", "R", 1) if group.ext == "H" else group.short_name()

@@ -53,7 +53,7 @@ def _read_torch(path: Path) -> Any:
         import torch
     except ImportError:
         raise UserError(
-            f"{path}: reading it needs PyTorch: pip install 'crysgnn-jax[convert]'"
+            f"{path}: reading it needs PyTorch: pip install 'crysgnn-jax[torch]'"
         ) from None
     try:
         with torch.serialization.safe_globals(_allowed()):

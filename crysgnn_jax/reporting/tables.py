@@ -29,3 +29,8 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     Console(file=sys.stdout, markup=False, highlight=False).print(table)
+
+
+def with_unit(name: str, unit: str) -> str:
+    """``band gap (eV)``; the name alone of a pure number."""
+    return f"{name} ({unit})" if unit else name

@@ -1,14 +1,50 @@
-"""A teacher whose atom embeddings were made elsewhere, by whatever program, and lie in a file."""
+"""Files of embeddings: writing them, and a teacher whose atom embeddings were made elsewhere, by
+whatever program, and lie in one."""
 
 import dataclasses
 import hashlib
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.extras import imported
+
+if TYPE_CHECKING:
+    from crysgnn_jax.training.predictor import Embeddings
+
+
+def write_embeddings(file: IO[bytes], found: "Embeddings", *, hdf5: bool = False) -> None:
+    """Write ``ids`` ``[n]``, ``n_atoms`` ``[n]``, ``embeddings`` ``[all atoms, d]`` and
+    ``crystal_embeddings`` ``[n, d]``.
+
+    Args:
+      file: open for writing, and with ``hdf5`` for reading too.
+      found: what is to be written.
+      hdf5: as HDF5, with ids as UTF-8; else as ``.npz``.
+
+    Raises:
+      UserError: h5py is needed, and not installed.
+    """
+    arrays: dict[str, Any] = {
+        "ids": found.ids,
+        "n_atoms": found.n_atoms,
+        "embeddings": found.atoms,
+        "crystal_embeddings": found.crystals,
+    }
+    if not hdf5:
+        np.savez_compressed(file, **arrays)
+        return
+    h5py = imported("h5py", "h5", "an .h5 file")
+    with h5py.File(file, "w") as out:
+        for name, values in arrays.items():
+            if name == "ids":
+                out.create_dataset(name, data=values.astype(object), dtype=h5py.string_dtype())
+            else:
+                out.create_dataset(name, data=values, compression="gzip")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,10 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import flax.linen as nn
+import jax
+import jraph
 import numpy as np
 
 from crysgnn_jax import stopping
 from crysgnn_jax.batches.loader import Loader
+from crysgnn_jax.batches.views import Batch
 from crysgnn_jax.training.devices import Devices
 
 
@@ -52,6 +56,37 @@ class Evaluator:
                 values[batch_rows] = output[: len(batch_rows)]
         return values[rows]
 
+    def columns(
+        self,
+        variables: Any,
+        rows: np.ndarray,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Several numbers a crystal, for a function that returns a dict of ``[n_graph, …]``.
+
+        Args:
+          variables: replicated over the devices.
+          rows: rows of the store.
+          progress: is told how many crystals are done, and of how many.
+
+        Returns:
+          Name → ``[len(rows), …]`` in the order of ``rows``.
+        """
+        place = np.zeros(len(self._loader.batcher.store), np.int64)
+        place[rows] = np.arange(len(rows))
+        out: dict[str, np.ndarray] = {}
+        done = 0
+        for step_rows, outputs in self.batches(variables, rows):
+            for name, values in outputs.items():
+                for batch_rows, value in zip(step_rows, np.asarray(values)):
+                    if name not in out:
+                        out[name] = np.empty((len(rows), *value.shape[1:]), value.dtype)
+                    out[name][place[batch_rows]] = value[: len(batch_rows)]
+            done += sum(map(len, step_rows))
+            if progress is not None:
+                progress(done, len(rows))
+        return out
+
     def means(self, variables: Any, rows: np.ndarray) -> dict[str, Any]:
         """Mean over the crystals of metrics that the function returns for a whole step: floats,
         and arrays where they are."""
@@ -64,3 +99,39 @@ class Evaluator:
                 sums[name] = sums.get(name, 0.0) + n * np.asarray(value, np.float64)
         means = {name: value / total for name, value in sums.items()}
         return {name: float(x) if np.ndim(x) == 0 else x for name, x in means.items()}
+
+
+def predicted(
+    module: nn.Module,
+    variables: Any,
+    devices: Devices,
+    loader: Loader,
+    rows: np.ndarray | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a property predictor says of crystals, and what it makes of them, in evaluation mode.
+
+    Args:
+      module: returns a `network.Prediction`.
+      variables: its weights.
+      devices: where to run.
+      loader: makes the batches.
+      rows: of the store; all of them where not given.
+      progress: is told how many crystals are done, and of how many.
+
+    Returns:
+      ``[n]`` float64, in standardised units; ``[n, d]`` float32, the mean of the atoms' embeddings.
+    """
+
+    def function(variables: Any, graph: jraph.GraphsTuple) -> dict[str, jax.Array]:
+        outputs: Any = module.apply(variables, graph, False)
+        means = Batch(graph).mean_of_atoms(outputs.embeddings)
+        return {"prediction": outputs.prediction, "embedding": means}
+
+    store = loader.batcher.store
+    if rows is None:
+        rows = np.arange(len(store))
+    found = Evaluator(devices, function, loader).columns(
+        devices.replicate(variables), rows, progress
+    )
+    return found["prediction"].astype(np.float64), found["embedding"].astype(np.float32)

@@ -1,6 +1,7 @@
 """A network that has been trained: loading it, and running it over crystals."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -28,40 +29,29 @@ from crysgnn_jax.models.network import Network, Prediction
 from crysgnn_jax.models.registry import build, find_network, smallest_batch
 from crysgnn_jax.objectives.property import Standardiser
 from crysgnn_jax.pretraining.registry import PRETRAINED
-from crysgnn_jax.training import shipped
+from crysgnn_jax.training import explanation, shipped
 from crysgnn_jax.training.checkpoints import require_shapes, restore_best
 from crysgnn_jax.training.devices import Devices
-from crysgnn_jax.training.evaluation import Evaluator
+from crysgnn_jax.training.evaluation import Evaluator, predicted
 from crysgnn_jax.training.model_file import export, read_model
+from crysgnn_jax.training.predictions import Predictions, assess
 from crysgnn_jax.training.property_task import Start, Variables, bare
+from crysgnn_jax.training.reference import Facts, Reference
 from crysgnn_jax.training.run import name_of_leaf
-from crysgnn_jax.training.workdir import CHECKPOINTS, CONFIG, RESULT, read_json, read_made_with
+from crysgnn_jax.training.settings import LEVEL
+from crysgnn_jax.training.workdir import (
+    CHECKPOINTS,
+    CONFIG,
+    REFERENCE,
+    RESULT,
+    read_json,
+    read_made_with,
+)
 
 _log = logging.getLogger(__name__)
 
 BATCH_SIZE = 128
 """Crystals of an average batch when a network runs in evaluation mode."""
-
-
-class Predictions(NamedTuple):
-    """A property of some crystals.
-
-    Example:
-      ``for id, value in zip(found.ids, found.values): print(id, value, found.unit)``
-
-    Attributes:
-      ids: ``[n]``, of the crystals, in the order of their source.
-      values: ``[n]``, in the property's own unit.
-      property: name of the property.
-      unit: of the values; "" for a pure number, or one that is not known.
-      skipped: ``(id, reason)`` of each crystal that could not be used.
-    """
-
-    ids: np.ndarray
-    values: np.ndarray
-    property: str
-    unit: str
-    skipped: list[tuple[str, str]]
 
 
 class Embeddings(NamedTuple):
@@ -305,10 +295,37 @@ class TrainedModel:
                 "predicts no property; take a student, or fine-tune it"
             )
 
-    def predict_store(
-        self, store: GraphStore, devices: Devices, batch_size: int = BATCH_SIZE
-    ) -> Predictions:
-        """The property of every crystal of a store.
+    @functools.cached_property
+    def reference(self) -> Reference | None:
+        """What it keeps of the crystals that it was trained and chosen on; None for nothing, as
+        with weights that were converted.
+
+        Raises:
+          UserError: the file is damaged.
+        """
+        if self.path.is_file():
+            return read_model(self.path).reference
+        path = self.path / REFERENCE
+        return Reference.load(path) if path.exists() else None
+
+    def outputs(
+        self,
+        store: GraphStore,
+        devices: Devices,
+        batch_size: int = BATCH_SIZE,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What it says of every crystal of a store, and the crystals' embeddings.
+
+        Args:
+          store: the crystals.
+          devices: where to run.
+          batch_size: crystals of an average batch, a device.
+          progress: is told how many crystals are done, and of how many.
+
+        Returns:
+          ``[n]`` float64, in the property's own unit; and ``[n, d]`` float32, the mean over the
+          atoms of each.
 
         Raises:
           UserError: the network predicts no property, or the store's graphs were built with other
@@ -316,13 +333,39 @@ class TrainedModel:
         """
         self.require_property()
         store.settings.require(self.featuriser, f"the network in {self.path}")
-        rows = np.arange(len(store))
-        batcher = self._batcher(store, rows, batch_size)
-        predict = lambda variables, graph: self._outputs(variables, graph).prediction
-        evaluator = Evaluator(devices, predict, Loader(batcher, devices))
-        raw = evaluator.per_crystal(devices.replicate(self.variables), rows)
-        values = self.standardiser.invert(raw)
-        return Predictions(store.ids, values, self.property or "", self.unit, store.skipped)
+        batcher = self._batcher(store, np.arange(len(store)), batch_size)
+        raw, embeddings = predicted(
+            self.module, self.variables, devices, Loader(batcher, devices), progress=progress
+        )
+        return self.standardiser.invert(raw), embeddings
+
+    def predict_store(
+        self,
+        store: GraphStore,
+        devices: Devices,
+        batch_size: int = BATCH_SIZE,
+        *,
+        level: float = LEVEL,
+        n_nearest: int = 1,
+    ) -> Predictions:
+        """The property of every crystal of a store; arguments as of `outputs` and `predict`.
+
+        Raises:
+          UserError: the network predicts no property, or the store's graphs were built with other
+            settings than the network's.
+        """
+        said, embeddings = self.outputs(store, devices, batch_size)
+        return assess(
+            Facts.of(store),
+            said[None],
+            [self.reference],
+            embeddings,
+            property=self.property or "",
+            unit=self.unit,
+            skipped=store.skipped,
+            level=level,
+            n_nearest=n_nearest,
+        )
 
     def embed_store(
         self, store: GraphStore, devices: Devices, batch_size: int = BATCH_SIZE
@@ -344,8 +387,11 @@ class TrainedModel:
         batch_size: int = BATCH_SIZE,
         cache: Path | str | None = None,
         workers: int | None = 1,
+        level: float = LEVEL,
+        n_nearest: int = 1,
     ) -> Predictions:
-        """The property of crystals.
+        """The property of crystals, intervals that hold it, and the training crystals that they are
+        most like, as far as the network keeps what that takes.
 
         Args:
           data: as of `readers.read`: a name or path, structures of ASE or pymatgen, a source.
@@ -353,6 +399,8 @@ class TrainedModel:
           batch_size: crystals of an average batch, a device.
           cache: where graphs are kept; `cache.default_cache_dir` where not given.
           workers: processes that build graphs, see `build.build_store`.
+          level: share of crystals like those of training that an interval is to hold.
+          n_nearest: training crystals to name of each.
 
         Raises:
           UserError: the network predicts no property; or as of `readers.read` and `build_store`.
@@ -362,7 +410,9 @@ class TrainedModel:
         """
         self.require_property()
         store = build_store(read(data), self.featuriser, cache_dir=cache, workers=workers)
-        return self.predict_store(store, Devices(devices), batch_size)
+        return self.predict_store(
+            store, Devices(devices), batch_size, level=level, n_nearest=n_nearest
+        )
 
     def embed(
         self,
@@ -380,6 +430,23 @@ class TrainedModel:
         """
         store = build_store(read(data), self.featuriser, cache_dir=cache, workers=workers)
         return self.embed_store(store, Devices(devices), batch_size)
+
+    def explain(
+        self,
+        structure: Any,
+        *,
+        devices: int | None = None,
+        batch_size: int = BATCH_SIZE,
+        cache: Path | str | None = None,
+    ) -> explanation.Explanation:
+        """What each atom of one crystal adds to the prediction, see `explanation.explain`.
+
+        Example:
+          ``model.explain("NaCl.cif").contributions``
+        """
+        return explanation.explain(
+            self, structure, devices=devices, batch_size=batch_size, cache=cache
+        )
 
     def _batcher(self, store: GraphStore, rows: np.ndarray, batch_size: int) -> Batcher:
         return lay_out(store, rows, self.network.needs, batch_size)[0]

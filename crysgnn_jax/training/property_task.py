@@ -24,11 +24,12 @@ from crysgnn_jax.objectives.distillation import (
 from crysgnn_jax.objectives.property import Standardiser, property_loss
 from crysgnn_jax.settings import deciding
 from crysgnn_jax.training.baseline import mae_of_composition
-from crysgnn_jax.training.evaluation import Evaluator
+from crysgnn_jax.training.evaluation import Evaluator, predicted
+from crysgnn_jax.training.reference import Reference, kept
 from crysgnn_jax.training.run import Learner, Run
 from crysgnn_jax.training.settings import PropertySettings
 from crysgnn_jax.training.taught import Taught
-from crysgnn_jax.training.workdir import Workdir
+from crysgnn_jax.training.workdir import REFERENCE, Workdir
 
 Variables = Mapping[str, Any]
 """What ``module.apply`` takes: ``params`` and ``batch_stats``."""
@@ -175,8 +176,28 @@ class PropertyTask:
             return mae, {"validation_mae": mae}
 
         def finish(variables: Any) -> dict[str, Any]:
-            predictions = {name: predict(variables, rows) for name, rows in split.items()}
+            found = run.devices.first(variables)
+            own = found if self.teacher_embeddings is None else bare(found)
+            loader = Loader(batcher, run.devices)
+            raw, embeddings = predicted(run.module, own, run.devices, loader, rows)
+            place = {row: k for k, row in enumerate(rows)}
+            of = lambda chosen: np.array([place[row] for row in chosen], int)
+            predictions = {
+                name: standardiser.invert(raw[of(chosen)]) for name, chosen in split.items()
+            }
             self._write(run, workdir, targets, predictions)
+            reference = Reference.of(
+                run.store,
+                split.train,
+                split.validation,
+                {
+                    "train": embeddings[of(kept(split.train))],
+                    "validation": embeddings[of(split.validation)],
+                },
+                targets,
+                predictions["validation"],
+            )
+            reference.save(workdir.path / REFERENCE)
             return self._result(run, targets, predictions, standardiser, fitted)
 
         return Learner(

@@ -7,6 +7,9 @@ from typing import Any
 from crysgnn_jax.models.recipe import LOSSES, Recipe
 from crysgnn_jax.settings import setting
 
+LEVEL = 0.9
+"""Share of crystals that the interval of a prediction is to hold unless another is asked for."""
+
 TEACHER = "crysgnn-mp"
 """Name of the teacher that comes with the package."""
 

@@ -1,17 +1,16 @@
 """The trained networks that come with the package, each a folder of a few files."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flax import traverse_util
 
 from crysgnn_jax.array_files import Damaged, read_arrays
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.files import write_json
-from crysgnn_jax.training.checkpoints import restore_best
-from crysgnn_jax.training.workdir import CHECKPOINTS, CONFIG, RESULT, read_json
+from crysgnn_jax.training.workdir import CHECKPOINTS, CONFIG, REFERENCE, RESULT, read_json
 
 FOLDER = Path(__file__).resolve().parents[1] / "shipped"
 WEIGHTS = "weights.npz"
@@ -27,8 +26,8 @@ def found(workdir: Path | str) -> Path:
     return next((place for place in places if place.is_dir()), path)
 
 
-def shown(path: Path) -> str:
-    """A network as the user knows it: by name where it comes with the package, else by path."""
+def label_of(path: Path) -> str:
+    """By which a user would name a folder: that of the package by its name."""
     return path.name if path.parent == FOLDER else str(path)
 
 
@@ -43,6 +42,8 @@ def read_weights(path: Path) -> dict[str, Any]:
     Raises:
       UserError: the file is damaged.
     """
+    from flax import traverse_util
+
     try:
         tree = traverse_util.unflatten_dict(read_arrays(path), sep="/")
     except (OSError, Damaged) as error:
@@ -52,16 +53,25 @@ def read_weights(path: Path) -> dict[str, Any]:
 
 def write_weights(path: Path, variables: Mapping[str, Any]) -> None:
     """Write variables to one file: an array each, named by its place in the tree."""
+    from flax import traverse_util
+
     np.savez_compressed(path, **traverse_util.flatten_dict(variables, sep="/"))
 
 
 def ship(workdir: Path, folder: Path) -> None:
-    """Copy the best weights of a finished run, with its settings and result, to a folder; data are
-    named without where they lay."""
+    """Copy the best weights of a finished run, with its settings, result, and what it keeps of its
+    training crystals, to a folder; data are named without where they lay."""
+    from crysgnn_jax.training.checkpoints import restore_best  # which imports JAX
+
     folder.mkdir(parents=True, exist_ok=True)
+    if (workdir / REFERENCE).exists():
+        shutil.copy(workdir / REFERENCE, folder / REFERENCE)
     config = read_json(workdir / CONFIG)
     made_with = config["made_with"]
-    made_with["data"] = [Path(name).name for name in made_with.get("data", ())]
+    data = made_with.get("data", ())
+    made_with["data"] = [Path(name).name for name in ([data] if isinstance(data, str) else data)]
+    if "split" in made_with:
+        made_with["split"]["rule"] = Path(made_with["split"]["rule"]).name
     write_json(folder / CONFIG, config)
     write_json(folder / RESULT, read_json(workdir / RESULT))
     write_weights(folder / WEIGHTS, restore_best(workdir / CHECKPOINTS))

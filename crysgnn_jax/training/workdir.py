@@ -16,6 +16,7 @@ from crysgnn_jax.errors import UserError
 from crysgnn_jax.files import of_the_disk, write_json, written
 
 CONFIG, RESULT, METRICS, CHECKPOINTS = "config.json", "result.json", "metrics.jsonl", "checkpoints"
+REFERENCE = "reference.npz"
 LOCK = ".lock"
 SKIPPED, NOTES = "skipped.csv", "notes.csv"
 
@@ -24,7 +25,7 @@ _NO_RUN_YET = {LOCK, CONFIG + ".tmp", SKIPPED, NOTES}
 
 _OF_A_RUN = {CONFIG, RESULT, METRICS, CHECKPOINTS, *_NO_RUN_YET}
 _MORE_OF_A_RUN = {
-    *("splits.json", "predictions.csv", "explanation.csv"),
+    *("splits.json", "predictions.csv", REFERENCE, "explanation.csv"),
     *("loss.png", "parity.png", "explanation.png", "error.txt"),
 }
 """What else a run may hold: a folder with anything else is not one, whose settings are damaged."""

@@ -41,12 +41,16 @@ class Cell(NamedTuple):
 CELLS = [
     *(Cell("mp", name, n, 3) for name in ("formation_energy_per_atom", "band_gap") for n in
       (300, 1000, 4000, "all")),
-    *(Cell("mp", f"log10_{name}_modulus", 1000, 3) for name in ("bulk", "shear")),
+    *(Cell("mp", f"log10_{name}_modulus", n, 3) for name in ("bulk", "shear") for n in
+      (1000, "all")),
     *(Cell("jarvis_1k", name, "", 5) for name in JARVIS),
 ]  # fmt: skip
 
 N_LABELS = {"spillage": 294, "mbj_bandgap": 568, "ehull": 929}
 """Of JARVIS's crystals; 881 to 940 of the others."""
+
+ALL = {"log10_bulk_modulus": 6230, "log10_shear_modulus": 6230}
+"""Labels that there are to learn from in ``mp.npz``; 23,721 of the others."""
 
 
 def jobs(data: Path, output: Path, student: str, cell: Cell) -> Iterator[tuple[Job, Job]]:
@@ -57,7 +61,8 @@ def jobs(data: Path, output: Path, student: str, cell: Cell) -> Iterator[tuple[J
             prefix = "moduli_" if "modulus" in cell.property else ""
             table = data / "studies" / "mp.npz"
             split = data / "studies" / "splits" / f"{prefix}{cell.n}_{seed}.json"
-            epochs = 30 if cell.n == "all" else epochs_for(int(cell.n))
+            n = ALL.get(cell.property, 23_721) if cell.n == "all" else int(cell.n)
+            epochs = epochs_for(n)
         else:
             table, split = data / f"{cell.data}.npz", Path("formula")
             epochs = epochs_for(round(0.8 * N_LABELS.get(cell.property, 900)))

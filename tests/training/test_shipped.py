@@ -11,22 +11,53 @@ from crysgnn_jax.commands import cli, distill
 from crysgnn_jax.crystals.readers import crystal_list
 from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.training import shipped
+from crysgnn_jax.training.catalogue import described
 from crysgnn_jax.training.run import name_of_leaf
 from crysgnn_jax.training.settings import TEACHER
 from crysgnn_jax.training.workdir import read_made_with
-from toys import collection, rocksalt
+from toys import collection, fcc, rocksalt
 
 FOLDERS = shipped.folders()
 
 
-def test_teacher_and_starts_are_there_and_small():
-    names = {folder.name for folder in FOLDERS}
-    assert names >= {TEACHER, f"{TEACHER}-cgcnn"}
-    sizes = [file.stat().st_size for folder in FOLDERS for file in folder.iterdir()]
-    assert sum(sizes) < 2e6
+PREDICTORS = ("formation_energy", "band_gap", "bulk_modulus", "shear_modulus")
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_all_are_there_and_small():
+    sizes = {
+        folder.name: sum(file.stat().st_size for file in folder.iterdir()) for folder in FOLDERS
+    }
+    assert sizes.keys() >= {TEACHER, f"{TEACHER}-cgcnn", *PREDICTORS}
+    assert sum(sizes[name] for name in (TEACHER, *PREDICTORS)) < 3e6
+
+
+@pytest.mark.parametrize("name", PREDICTORS)
+def test_predictors_have_a_card_and_are_tested_where_no_formula_was_seen(name):
+    entry = described(name)
+    assert entry.licence == "CC-BY 4.0" and entry.card["not_for"] and entry.card["cite"]
+    model = cg.load(name)
+    assert model.result["n_test"] > 500
+    assert model.result["test_mae"] < 0.3 * model.result["test_mae_of_mean"]
+    made_with = read_made_with(model.path)
+    assert made_with["teacher"] == cg.load(TEACHER).fingerprint
+    assert "/" not in str(made_with["data"]) + made_with["split"]["rule"]
+
+
+def test_a_predictor_tells_rock_salt_from_copper(tmp_path):
+    """Against experiment: NaCl is −411 kJ/mol (JANAF), −2.13 eV/atom, and copper is an element."""
+    crystals = crystal_list([rocksalt(), fcc(a=3.61, species=29, id="Cu")])
+    found = cg.load("formation_energy").predict(crystals, cache=tmp_path)
+    assert found.values == pytest.approx([-2.13, 0.0], abs=0.2)
+    assert (found.low < found.values).all() and found.nearest.ids.shape == (2, 1)
+    gap = cg.load("band_gap").predict(crystals, cache=tmp_path).values
+    assert gap[0] > 3 and gap[1] < 0.5
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [folder for folder in FOLDERS if folder.name not in PREDICTORS],
+    ids=lambda folder: folder.name,
+)
 def test_each_is_found_by_name_and_tells_no_path(folder):
     model = cg.load(folder.name)
     assert model.property is None and model.path == folder

@@ -1,0 +1,138 @@
+"""What a network keeps of its training crystals, and what is said by it."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+import crysgnn_jax as cg
+from crysgnn_jax.crystals.crystal import Crystal
+from crysgnn_jax.crystals.elements import SYMBOLS
+from crysgnn_jax.crystals.readers import crystal_list
+from crysgnn_jax.crystals.table import write_table
+from crysgnn_jax.training import reference as module
+from crysgnn_jax.training.reference import Reference
+from toys import collection, fcc, rocksalt
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("reference")
+    write_table(path / "toys.npz", collection(48))
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return cg.train(
+        "cgcnn",
+        folder / "toys.npz",
+        workdir=folder / "run",
+        model={"width": 8},
+        epochs=1,
+        cache=folder / "cache",
+        devices=1,
+        quiet=True,
+    )
+
+
+def predict(model, folder, crystals, **how):
+    return model.predict(crystals, cache=folder / "cache", devices=1, **how)
+
+
+def test_a_training_crystal_is_nearest_to_itself_in_any_cell(model, folder):
+    by_id = {crystal.id: crystal for crystal in collection(48)}
+    id = str(model.reference.ids[0])
+    one = by_id[id]
+    double = Crystal(
+        "double",
+        np.tile(one.species, 2),
+        np.concatenate([one.frac_coords, one.frac_coords + [1, 0, 0]]) / [2, 1, 1],
+        one.lattice * [[2], [1], [1]],
+    )
+    found = predict(model, folder, [one, double], n_nearest=3)
+    assert found.nearest.ids[:, 0].tolist() == [id, id]
+    assert found.nearest.ids.shape == (2, 3)
+    assert found.nearest.targets[0, 0] == pytest.approx(one.labels["energy"], rel=1e-6)
+    # As near as 127 steps along each axis let it be.
+    assert (found.nearest.distances[:, 0] < 0.05).all()
+    assert (np.diff(found.nearest.distances, axis=1) >= 0).all()
+
+
+def test_two_training_crystals_are_about_as_far_apart_as_said(model):
+    kept = model.reference.coordinates * model.reference.steps
+    between = np.linalg.norm(kept[:, None] - kept[None], axis=2)
+    assert np.sqrt(np.mean(between**2)) == pytest.approx(np.sqrt(2), rel=0.1)
+
+
+def test_what_training_never_held_is_said_of_each_crystal(model, folder):
+    seen = set(np.flatnonzero(model.reference.elements).tolist())
+    unseen = next(number for number in range(1, 90) if number not in seen)
+    known = next(number for number in seen if 20 < number < 90)
+    large = rocksalt(species=(known, known), id="large", a=5.0)
+    large = dataclasses.replace(
+        large,
+        species=np.tile(large.species, 8),
+        frac_coords=np.concatenate(
+            [(large.frac_coords + [i, j, k]) / 2 for i in (0, 1) for j in (0, 1) for k in (0, 1)]
+        ),
+        lattice=2 * large.lattice,
+    )
+    crystals = [
+        fcc(species=unseen, id="unseen", a=4.0),
+        large,
+        fcc(species=known, id="dilute", a=9.0),
+    ]
+    found = predict(model, folder, crystals)
+    assert f"no training crystal holds {SYMBOLS[unseen]}" in found.warnings[0]
+    assert f"64 atoms, in training {model.reference.n_atoms[1]} at most" in found.warnings[1]
+    assert "182 Å³ an atom" in found.warnings[2]
+    assert "3 crystals are unlike those of training" in found.notes()[-1]
+
+
+def test_a_crystal_of_the_training_set_is_not_strange(model, folder):
+    chosen = [c for c in collection(48) if c.id in set(model.reference.ids.tolist())][:5]
+    assert predict(model, folder, chosen).warnings == [""] * 5
+
+
+def test_intervals_are_those_of_the_validation_errors(model, folder):
+    reference = model.reference
+    assert len(reference.validation_ids) < 9  # too few for 9 in 10
+    assert predict(model, folder, [fcc()]).low is None
+    found = predict(model, folder, [fcc()], level=0.5)
+    off = np.abs(reference.validation_targets - reference.validation_predictions)
+    width = np.sort(off)[int(np.ceil((len(off) + 1) / 2)) - 1]
+    assert found.high - found.values == pytest.approx(width)
+    assert found.values - found.low == pytest.approx(width)
+
+
+def test_many_training_crystals_are_a_sample(monkeypatch):
+    monkeypatch.setattr(module, "N_KEPT", 5)
+    chosen = module.kept(np.arange(100, 120))
+    assert len(chosen) == 5 and set(chosen) < set(range(100, 120))
+    assert np.array_equal(chosen, module.kept(np.arange(100, 120)))
+
+
+def test_a_damaged_file_is_told_in_a_line(model, tmp_path):
+    content = (model.path / "reference.npz").read_bytes()
+    (tmp_path / "reference.npz").write_bytes(content[:-200])
+    with pytest.raises(cg.UserError, match="reference.npz is damaged .*; delete it"):
+        Reference.load(tmp_path / "reference.npz")
+
+
+def test_members_of_one_property_are_asked_together(model, folder):
+    shutil.copytree(folder / "run", folder / "ran")
+    committee = cg.load(str(folder / "r*n"))
+    crystals = crystal_list(collection(6, seed=90))
+    both = predict(committee, folder, crystals)
+    one = predict(model, folder, crystals)
+    assert np.allclose(both.values, one.values)
+    assert both.uncertainty == pytest.approx(0) and one.uncertainty is None
+    assert list(both.columns()) == ["prediction", "unit", "uncertainty", *list(one.columns())[2:]]
+    assert [member.path.name for member in committee.members] == ["ran", "run"]
+    assert repr(committee) == "Committee('energy', 2 members)"
+    with pytest.raises(cg.UserError, match="fits no finished run"):
+        cg.load(str(folder / "cac*"))
+    with pytest.raises(cg.UserError, match="fits nothing"):
+        cg.load(str(folder / "nothing*"))
