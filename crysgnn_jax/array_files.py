@@ -15,9 +15,8 @@ class Damaged(Exception):
 
 
 def read_arrays(path: Path | IO[bytes]) -> dict[str, np.ndarray]:
-    """The arrays of a ``.npz``, by path or opened.
-
-    Every byte of them is checked, by the checksums that a zip has of its members.
+    """The arrays of a ``.npz``. Every byte of them is checked, by the checksums that a zip has of
+    its members.
 
     Raises:
       Damaged: a checksum does not fit, or it is no such file.

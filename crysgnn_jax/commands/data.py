@@ -201,7 +201,7 @@ class Progress:
       unit: what is counted.
     """
 
-    def __init__(self, what: str, unit: str = "crystals"):
+    def __init__(self, what: str, unit: str = "crystal"):
         self._what = what
         self._unit = unit
         self._bar: Bar | None = None
@@ -210,7 +210,7 @@ class Progress:
     def __call__(self, done: int, total: int) -> None:
         if sys.stderr.isatty():
             if self._bar is None:
-                self._bar = Bar(self._what, total, self._unit, sys.stderr)
+                self._bar = Bar(self._what, total, f"{self._unit}s", sys.stderr)
             self._bar.update(done)
             if done >= total:
                 self._bar.close()

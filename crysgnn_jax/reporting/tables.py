@@ -13,6 +13,11 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def with_unit(name: str, unit: str) -> str:
+    """``band gap (eV)``; the name alone of a pure number."""
+    return f"{name} ({unit})" if unit else name
+
+
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table: ruled and as wide as the terminal where there is one, else as `text_table`."""
     if not sys.stdout.isatty():
@@ -29,8 +34,3 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     Console(file=sys.stdout, markup=False, highlight=False).print(table)
-
-
-def with_unit(name: str, unit: str) -> str:
-    """``band gap (eV)``; the name alone of a pure number."""
-    return f"{name} ({unit})" if unit else name

@@ -473,6 +473,7 @@ def shipped_start(
         made_with = read_made_with(folder)
         if (
             made_with.get("network") == student.name
+            and "property" not in made_with["settings"]
             and made_with.get("teacher") == teacher.fingerprint
             and FeaturiserSettings(**made_with["featuriser"]) == featuriser
         ):

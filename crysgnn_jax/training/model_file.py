@@ -1,7 +1,6 @@
 """A trained network as one file: safetensors, with its settings and result in the header."""
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Mapping
@@ -15,7 +14,6 @@ from crysgnn_jax.errors import UserError
 from crysgnn_jax.files import writing
 from crysgnn_jax.training import shipped
 from crysgnn_jax.training.checkpoints import restore_best
-from crysgnn_jax.training.reference import Reference
 from crysgnn_jax.training.workdir import (
     CHECKPOINTS,
     CONFIG,
@@ -35,17 +33,17 @@ class ModelFile(NamedTuple):
       made_with: settings, as of ``config.json``.
       result: content of ``result.json``.
       variables: the best weights, as NumPy arrays.
-      reference: what the network keeps of its training crystals; None for nothing.
+      reference: content of ``reference.npz``; None where the run had none.
     """
 
     made_with: dict[str, Any]
     result: dict[str, Any]
     variables: dict[str, Any]
-    reference: Reference | None
+    reference: bytes | None = None
 
 
 def export(source: Path, path: Path) -> None:
-    """Write the best weights of a finished run, with its settings, its result and what it keeps of
+    """Write the best weights of a finished run, with its settings and result and what it keeps of
     its training crystals, to one file.
 
     Data are named without where they lay.
@@ -77,7 +75,6 @@ def export(source: Path, path: Path) -> None:
             for name, value in traverse_util.flatten_dict(variables, sep="/").items()
         }
         if (source / REFERENCE).exists():
-            # It has text, which safetensors does not.
             tensors[REFERENCE] = np.frombuffer((source / REFERENCE).read_bytes(), np.uint8)
         content = save(
             tensors,
@@ -131,10 +128,14 @@ def read_model(path: Path, parameter: str = "model") -> ModelFile:
         made_with = in_terms_of_today(config["made_with"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{about} is damaged ({error!r}); export it again") from None
-    kept = tensors.pop(REFERENCE, None)
-    reference = None if kept is None else Reference.load(io.BytesIO(kept.tobytes()))
+    reference = tensors.pop(REFERENCE, None)
     tree = traverse_util.unflatten_dict(tensors, sep="/")
-    return ModelFile(made_with, result, {"params": {}, "batch_stats": {}, **tree}, reference)
+    return ModelFile(
+        made_with,
+        result,
+        {"params": {}, "batch_stats": {}, **tree},
+        None if reference is None else reference.tobytes(),
+    )
 
 
 def _checksum(tensors: Mapping[str, np.ndarray]) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import io
 import json
 import logging
 import os
@@ -304,7 +305,8 @@ class TrainedModel:
           UserError: the file is damaged.
         """
         if self.path.is_file():
-            return read_model(self.path).reference
+            content = read_model(self.path).reference
+            return None if content is None else Reference.load(self.path, io.BytesIO(content))
         path = self.path / REFERENCE
         return Reference.load(path) if path.exists() else None
 

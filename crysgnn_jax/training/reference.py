@@ -151,13 +151,18 @@ class Reference:
         )
 
     @classmethod
-    def load(cls, path: Path | IO[bytes]) -> "Reference":
-        """
+    def load(cls, path: Path, content: IO[bytes] | None = None) -> "Reference":
+        """What `save` wrote.
+
+        Args:
+          path: of the file.
+          content: of it, where it lies within another one.
+
         Raises:
           UserError: the file is damaged.
         """
         try:
-            return cls(**read_arrays(path))
+            return cls(**read_arrays(path if content is None else content))
         except (OSError, Damaged, TypeError) as error:
             raise UserError(f"{path} is damaged ({error}); delete it, or train again") from None
 

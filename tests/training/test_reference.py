@@ -121,6 +121,18 @@ def test_a_damaged_file_is_told_in_a_line(model, tmp_path):
         Reference.load(tmp_path / "reference.npz")
 
 
+def test_a_model_as_one_file_says_the_same(model, folder, tmp_path):
+    model.export(tmp_path / "model.safetensors")
+    crystals = collection(4, seed=90)
+    (one, other) = (
+        predict(found, folder, crystals, level=0.5)
+        for found in (model, cg.load(tmp_path / "model.safetensors"))
+    )
+    assert one.columns().keys() == other.columns().keys()
+    assert np.array_equal(one.low, other.low)
+    assert np.array_equal(one.nearest.ids, other.nearest.ids)
+
+
 def test_members_of_one_property_are_asked_together(model, folder):
     shutil.copytree(folder / "run", folder / "ran")
     committee = cg.load(str(folder / "r*n"))

@@ -37,7 +37,7 @@ def test_predictors_have_a_card_and_are_tested_where_no_formula_was_seen(name):
     assert entry.licence == "CC-BY 4.0" and entry.card["not_for"] and entry.card["cite"]
     model = cg.load(name)
     assert model.result["n_test"] > 500
-    assert model.result["test_mae"] < 0.3 * model.result["test_mae_of_mean"]
+    assert model.result["test_mae"] < 0.4 * model.result["test_mae_of_mean"]
     made_with = read_made_with(model.path)
     assert made_with["teacher"] == cg.load(TEACHER).fingerprint
     assert "/" not in str(made_with["data"]) + made_with["split"]["rule"]
