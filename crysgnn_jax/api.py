@@ -342,7 +342,9 @@ def train(
         cache=cache,
         draw=draw_run,
         overwrite=overwrite,
-        named={} if prepared.teacher is None else {"teacher": shipped.shown(prepared.teacher.path)},
+        named={}
+        if prepared.teacher is None
+        else {"teacher": shipped.label_of(prepared.teacher.path)},
         continued=continued,
     )
     for warning in verdict_of(Path(workdir), result)[1:]:

@@ -77,7 +77,8 @@ def _start(workdir: Path, name: str, network: Network) -> TrainedModel:
 
 
 def parse_settings(pairs: Sequence[str], network: Network) -> dict[str, Any]:
-    """``["width=32", "attention=composition"]`` → values by name: Python literals, else text.
+    """``["width=32", "attention=composition"]`` → values by name that differ from the defaults:
+    Python literals, else text.
 
     Raises:
       UserError: one is not of the form NAME=VALUE, names no setting of the network's module, or
@@ -85,7 +86,7 @@ def parse_settings(pairs: Sequence[str], network: Network) -> dict[str, Any]:
     """
     defaults = {field.name: field.default for field in dataclasses.fields(network.module)}
     allowed = sorted(defaults.keys() - set(RESERVED))
-    settings = {}
+    settings: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not (name and equals):
@@ -106,7 +107,8 @@ def parse_settings(pairs: Sequence[str], network: Network) -> dict[str, Any]:
         if kind in (bool, int, float, str) and (type(value) is not kind or is_number and value < 0):
             least = " of at least 0" if is_number else ""
             raise UserError(f"--set {pair}: {name} is of type {kind.__name__}{least}")
-        settings[name] = value
+        # What is said and is so anyway changes nothing: the student is the published one.
+        settings |= {name: value} if value != defaults[name] else {}
     return settings
 
 

@@ -13,6 +13,7 @@ from ase.calculators.calculator import (
 )
 
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.training.committee import Committee
 from crysgnn_jax.training.predictor import TrainedModel
 
 ENERGIES = {
@@ -42,7 +43,7 @@ class PropertyCalculator(Calculator):
     faster by far.
 
     Args:
-      model: a `TrainedModel`, or what `load` takes.
+      model: a `TrainedModel`, a `Committee`, or the name or path of a network.
       is_energy: whether the property is an energy in eV an atom; by its name where not given.
       devices: how many local devices to use.
 
@@ -55,20 +56,21 @@ class PropertyCalculator(Calculator):
       UserError: the network predicts no property, or there is none.
 
     Example:
-      >>> atoms.calc = PropertyCalculator("runs/mine")
-      >>> atoms.get_potential_energy()           # eV a cell, of a formation energy
+      >>> atoms.calc = PropertyCalculator("formation_energy")
+      >>> atoms.get_potential_energy()           # eV a cell, relative to the elements
       >>> atoms.info["formation_energy_per_atom"]
     """
 
     def __init__(
         self,
-        model: TrainedModel | Path | str,
+        model: TrainedModel | Committee | Path | str,
         is_energy: bool | None = None,
         devices: int | None = 1,
     ):
         super().__init__()
-        self.model = model if isinstance(model, TrainedModel) else TrainedModel.load(model)
-        self.model.require_property()
+        self.model = TrainedModel.load(model) if isinstance(model, (str, Path)) else model
+        if isinstance(self.model, TrainedModel):
+            self.model.require_property()
         name = str(self.model.property)
         self._key = f"predicted_{name}" if name in all_properties else name
         self._devices = devices

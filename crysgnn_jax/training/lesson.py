@@ -382,7 +382,7 @@ class Lesson:
             model=student.model,
             unlabelled=self.unlabelled if learning.unlabelled_per_batch else None,
             taught=self.taught,
-            teacher_name=shipped.shown(self.teacher.path) if self.teacher else "",
+            teacher_name=shipped.label_of(self.teacher.path) if self.teacher else "",
         )
         return run, task
 

@@ -43,11 +43,6 @@ def found(workdir: Path | str) -> Path:
     return next((place for place in places if place.is_dir()), path)
 
 
-def shown(path: Path) -> str:
-    """A network as the user knows it: by name where it comes with the package, else by path."""
-    return path.name if path.parent == FOLDER else str(path)
-
-
 def label_of(path: Path) -> str:
     """By which a user would name a folder: that of the package by its name."""
     return path.name if path.parent == FOLDER else str(path)
