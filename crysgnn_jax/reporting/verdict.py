@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 FEWEST_TESTED = 10
-"""Test crystals below which an error says little of other crystals: with 9, the mean of the absolute
-errors is known to a third of their spread."""
+"""Test crystals below which an error says little of other crystals: with 9, the mean of the
+absolute errors is known to a third of their spread."""
 
 TAIL = 0.2
 """Share of the epochs over which a falling error is told."""
