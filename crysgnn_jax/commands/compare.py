@@ -115,11 +115,13 @@ def _fractions(text: str) -> tuple[float, ...]:
 
 def execute(args: argparse.Namespace) -> None:
     """Do what the flags say."""
+    from crysgnn_jax.commands import students
     from crysgnn_jax.errors import UserError
     from crysgnn_jax.reporting.comparison import markdown, summarise, write_csv
     from crysgnn_jax.reporting.figures import learning_curves
     from crysgnn_jax.training.devices import Devices
 
+    students.settings_of(args)  # what cannot be is told before graphs are built
     devices = Devices(args.devices)
     base = args.workdir or Path("runs") / f"compare-{Path(args.data).stem}"
     jobs = list(_jobs(args, devices, base))

@@ -134,6 +134,7 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.training.run import Run, train
     from crysgnn_jax.training.settings import TrainingSettings
 
+    training = TrainingSettings(**flags.given(args, TrainingSettings))
     weights = {name: getattr(args, f"{name}_weight") for name in RELEASED["crysgnn"]}
     weights = {name: weight for name, weight in weights.items() if weight is not None}
     weights |= dict(args.objectives)
@@ -167,8 +168,7 @@ def execute(args: argparse.Namespace) -> None:
         print(f"{len(store) - len(rows)} crystals left out by formula", file=sys.stderr)
     split = hold_out(rows, args.seed)
     devices.require(len(split.train))
-    settings = TrainingSettings(**flags.given(args, TrainingSettings))
-    settings = settings.filled(found.network.recipe, len(split.train), len(devices))
+    settings = training.filled(found.network.recipe, len(split.train), len(devices))
     following: dict[str, Any] = {}
     if teacher is not None:
         found_by = embeddings_of(teacher, source, store, build, devices)
