@@ -8,7 +8,16 @@ from collections.abc import Sequence
 
 from crysgnn_jax import __version__
 
-COMMANDS = ("pretrain", "distill", "finetune", "compare", "predict", "embed", "convert")
+COMMANDS = (
+    "pretrain",
+    "distill",
+    "finetune",
+    "compare",
+    "predict",
+    "embed",
+    "convert",
+    "dashboard",
+)
 """Each a module of `crysgnn_jax.commands`, whose docstring's first line says what it does."""
 
 

@@ -57,6 +57,7 @@ svg.crystal { width: 6.5rem; height: 6.5rem; display: block; }
 .dot { display: inline-block; width: 0.75em; height: 0.75em; border-radius: 50%;
   border: 1px solid var(--soft); margin-right: 0.2em; }
 .key { white-space: nowrap; margin-right: 0.6em; }
+.run { white-space: nowrap; }
 details > summary { cursor: pointer; }
 @media (max-width: 40rem) { body { padding: 0.8rem; font-size: 15px; }
   th, td { padding-right: 0.5rem; } table { font-size: 0.82rem; }
@@ -189,6 +190,12 @@ def axis_of(values: Sequence[float]) -> dict[str, Any]:
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
     ticks = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
     return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
+
+
+def epochs_of(last: int) -> dict[str, Any]:
+    """An axis of epochs, up to the last: half an epoch is none."""
+    whole = {"dtick": 1} if last <= 10 else {}
+    return {"title": {"text": "epoch"}, "tickformat": ",d", **whole}
 
 
 def heading(text: str) -> str:

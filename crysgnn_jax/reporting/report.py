@@ -193,7 +193,7 @@ def _curves(record: Record) -> list[str]:
         unit = record.unit if metric == "mae" else ""
         figure.update_layout(
             showlegend=True,
-            xaxis_title="epoch",
+            xaxis=page.epochs_of(max(line["epoch"] for line in record.epochs)),
             yaxis_title=with_unit(words(metric), unit),
             yaxis=page.axis_of(drawn),
             hovermode="x unified",
