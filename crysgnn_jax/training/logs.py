@@ -136,7 +136,8 @@ class TensorBoard:
 
         # What a run that was killed had written after its last save is not shown.
         purge = {"purge_step": step + 1} if self._folder.exists() else {}
-        self._writer = SummaryWriter(str(self._folder), **purge)
+        # Files are named by the second, in which a session may end and the next begin.
+        self._writer = SummaryWriter(str(self._folder), filename_suffix=f".{step}", **purge)
 
     def write(self, line: Mapping[str, Any]) -> None:
         for name, value in _numbers(line).items():
@@ -181,10 +182,9 @@ class WeightsAndBiases:
                 reinit="create_new",
             )
         except wandb.Error as error:
-            first = str(error).strip().split("\n")[0]
+            first = str(error).strip().split("\n")[0].rstrip(".")
             raise UserError(
-                f"`wandb` {self._project}: {first}; log in with wandb login, or set "
-                "WANDB_MODE=offline"
+                f"`wandb` {self._project}: {first}; with WANDB_MODE=offline it is kept here"
             ) from error
 
     def write(self, line: Mapping[str, Any]) -> None:
