@@ -21,6 +21,7 @@ COMMANDS = (
     "check",
     "models",
     "convert",
+    "dashboard",
 )
 """Each a module of `crysgnn_jax.commands`, whose docstring's first line says what it does."""
 

@@ -199,11 +199,11 @@ def add_training_flags(
     Args:
       parser: of the command.
       names: settings of `TrainingSettings` that the command has a say in; how often it logs and
-        saves is always among them.
+        saves, and what else it logs to, are always among them.
       defaults: of the command.
     """
     group = parser.add_argument_group("training")
-    names = (*names, "log_every", "checkpoint_seconds")
+    names = (*names, "log_every", "checkpoint_seconds", "tensorboard", "wandb")
     add_settings(group, TrainingSettings, names, defaults=defaults)
     add_devices_flag(group)
 
