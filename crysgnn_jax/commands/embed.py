@@ -73,8 +73,7 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.training.embeddings_file import write_embeddings
     from crysgnn_jax.training.predictor import TrainedModel
 
-    is_special = args.output.exists() and not args.output.is_file()  # a device or pipe
-    if args.output.suffix not in FORMATS and not is_special:
+    if args.output.suffix not in FORMATS:
         raise UserError(f"`output` {args.output}: give a file that ends in {' or '.join(FORMATS)}")
     hdf5 = args.output.suffix == ".h5"
     if hdf5:
