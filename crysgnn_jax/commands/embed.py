@@ -73,9 +73,10 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.training.embeddings_file import write_embeddings
     from crysgnn_jax.training.predictor import TrainedModel
 
-    if args.output.suffix not in FORMATS and not args.output.is_char_device():
+    if args.output.suffix not in FORMATS:
         raise UserError(f"`output` {args.output}: give a file that ends in {' or '.join(FORMATS)}")
-    if args.output.suffix == ".h5":
+    hdf5 = args.output.suffix == ".h5"
+    if hdf5:
         require("h5py", "h5", f"`output` {args.output}")
     cli.require_writable(args.output)
     if args.map is not None:
@@ -91,8 +92,8 @@ def execute(args: argparse.Namespace) -> None:
         known = ", ".join((BY_SYSTEM, *store.label_names))
         raise UserError(f"`colour` {args.colour}: {store.source_name} has {known}")
     found = model.embed_store(store, Devices(args.devices), args.batch_size)
-    with cli.output(args.output, "w+b") as file:
-        write_embeddings(file, found, hdf5=args.output.suffix == ".h5")
+    with cli.output(args.output, "w+b" if hdf5 else "wb") as file:
+        write_embeddings(file, found, hdf5=hdf5)
     n_crystals, n_atoms = len(found.ids), len(found.atoms)
     print(f"{data.counted(n_crystals, 'crystal')}, {data.counted(n_atoms, 'atom')}: {args.output}")
     data.list_skipped([store], args.output)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-EXACT = 4
+EXACT = 6
 """Players of a group up to which every set of them is looked at. Of more, each is looked at alone,
 and missing alone, see `game`."""
 
