@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:  # for type checkers and editors; the same names as in `_HOME`
-    from crysgnn_jax.api import build_store, load, pretrain, train
+    from crysgnn_jax.api import build_store, check, load, pretrain, train
     from crysgnn_jax.batches.needs import Needs
     from crysgnn_jax.batches.splits import make_split
     from crysgnn_jax.batches.views import Batch, Links, Rows
@@ -47,7 +47,7 @@ if TYPE_CHECKING:  # for type checkers and editors; the same names as in `_HOME`
     from crysgnn_jax.training.settings import PropertySettings, TrainingSettings, UntaggedSettings
 
 _HOME = {
-    "api": "build_store load pretrain train",
+    "api": "build_store check load pretrain train",
     "batches.needs": "Needs",
     "batches.splits": "make_split",
     "batches.views": "Batch Links Rows",

@@ -13,12 +13,15 @@ COMMANDS = (
     "distill",
     "finetune",
     "compare",
+    "debias",
     "predict",
     "explain",
     "embed",
     "nearest",
+    "check",
     "models",
     "convert",
+    "dashboard",
 )
 """Each a module of `crysgnn_jax.commands`, whose docstring's first line says what it does."""
 

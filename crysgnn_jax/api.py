@@ -21,6 +21,7 @@ from crysgnn_jax.objectives.distillation import Pull, name_of_pull
 from crysgnn_jax.pretraining.objective import Weighted
 from crysgnn_jax.pretraining.registry import graphs_of, objectives_of, recipe_named, without_labels
 from crysgnn_jax.pretraining.teacher_embeddings import TeacherEmbeddings
+from crysgnn_jax.reporting.check import Check, check_store
 from crysgnn_jax.reporting.run import draw_run, title_of, verdict_of
 from crysgnn_jax.settings import settings_of
 from crysgnn_jax.training import lesson, run, shipped
@@ -36,7 +37,7 @@ from crysgnn_jax.training.settings import (
     UntaggedSettings,
 )
 
-__all__ = ["build_store", "load", "make_split", "pretrain", "train"]
+__all__ = ["build_store", "check", "load", "make_split", "pretrain", "train"]
 
 
 def build_store(
@@ -71,6 +72,37 @@ def build_store(
         workers=workers,
         strict=strict,
     )
+
+
+def check(
+    data: Any,
+    property: str | None = None,
+    *,
+    against: Any = None,
+    graphs: FeaturiserSettings | None = None,
+    cache: Path | str | None = None,
+    workers: int | None = 1,
+) -> Check:
+    """What is to be known of crystals and labels before training: what is skipped, strange, or
+    there twice, and what to do about it.
+
+    Args:
+      data: as of `read`: a name or path, structures of ASE or pymatgen, a source.
+      property: the only label to look at; all of them where not given.
+      against: other crystals, as of `read`, or the directory of a run: what they have too is told.
+      graphs: how to make the graphs, by which structures are compared.
+      cache: as of `build_store`, and ``workers`` likewise.
+
+    Raises:
+      UserError: as of `build_store`; there is no such label; or ``against`` cannot be read.
+
+    Example:
+      >>> found = check("my_cifs/")
+      >>> print(found)             # as crysgnn check does
+      >>> found.advice             # a line each
+      >>> found.write("findings")  # check.json, check.png, …
+    """
+    return check_store(build_store(data, graphs, cache=cache, workers=workers), property, against)
 
 
 @overload

@@ -88,7 +88,7 @@ def make_split(store: GraphStore, rows: np.ndarray, rule: str, seed: int) -> Spl
     elif rule == "formula":
         groups = np.unique(store.reduced_formula[rows], return_inverse=True)[1]
     if rule in ("random", "formula"):
-        sides = _assign(groups, seed)
+        sides = _assign(groups, seed, FRACTIONS)
     elif rule.startswith("column:"):
         values = store.tags(rule.removeprefix("column:"))[rows]
         sides = np.array([_COLUMN_VALUES.get(str(value).lower(), "") for value in values])
@@ -104,14 +104,32 @@ def make_split(store: GraphStore, rows: np.ndarray, rule: str, seed: int) -> Spl
     return split
 
 
-def _assign(groups: np.ndarray, seed: int) -> np.ndarray:
+def by_formula(
+    store: GraphStore, rows: np.ndarray, fractions: tuple[float, float, float], seed: int
+) -> Split:
+    """Divide ``rows`` into given parts, any of which may be 0, with no reduced formula on two
+    sides. With the same seed, a smaller part for training lies within a larger.
+
+    Args:
+      store: the crystals.
+      rows: those to divide.
+      fractions: training, validation, test; their sum is 1.
+      seed: of the order in which formulas are drawn.
+    """
+    rows = np.asarray(rows)
+    groups = np.unique(store.reduced_formula[rows], return_inverse=True)[1]
+    sides = _assign(groups, seed, fractions)
+    return Split(*(np.sort(rows[sides == name]) for name in NAMES))
+
+
+def _assign(groups: np.ndarray, seed: int, fractions: tuple[float, float, float]) -> np.ndarray:
     """A side for each row: whole groups in random order, until each side has its share."""
     generator = np.random.default_rng(seed)
     counts = np.bincount(groups)
     order = generator.permutation(len(counts))
     # The middle of a group decides, so that a large group at a boundary goes to the nearer side.
     middle = (np.cumsum(counts[order]) - counts[order] / 2) / len(groups)
-    side = np.searchsorted(np.cumsum(FRACTIONS)[:2], middle, side="right")
+    side = np.searchsorted(np.cumsum(fractions)[:2], middle, side="right")
     side_of_group = np.empty(len(counts), dtype=int)
     side_of_group[order] = side
     return np.array(NAMES)[side_of_group[groups]]

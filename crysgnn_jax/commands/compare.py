@@ -115,11 +115,16 @@ def _fractions(text: str) -> tuple[float, ...]:
 
 def execute(args: argparse.Namespace) -> None:
     """Do what the flags say."""
+    from crysgnn_jax.commands import students
     from crysgnn_jax.errors import UserError
+    from crysgnn_jax.files import write_text
     from crysgnn_jax.reporting.comparison import markdown, summarise, write_csv
+    from crysgnn_jax.reporting.comparison_report import comparison_page
     from crysgnn_jax.reporting.figures import learning_curves
     from crysgnn_jax.training.devices import Devices
+    from crysgnn_jax.training.workdir import REPORT
 
+    students.settings_of(args)  # what cannot be is told before graphs are built
     devices = Devices(args.devices)
     base = args.workdir or Path("runs") / f"compare-{Path(args.data).stem}"
     jobs = list(_jobs(args, devices, base))
@@ -131,12 +136,16 @@ def execute(args: argparse.Namespace) -> None:
     if not outcomes:
         raise UserError(f"no run finished; the first: {next(iter(failures.values()))}")
     rows = summarise(outcomes)
-    table = markdown(rows, _notes(args, rows, failures))
+    notes = _notes(args, rows, failures)
+    table = markdown(rows, notes)
+    runs = {job.cell: job.path for job in jobs if job.cell in outcomes}
+    data = Path(args.data).name
     for folder in (base, args.record):
         if folder is not None:
             (folder / "table.md").write_text(table)
             write_csv(rows, folder / "table.csv")
-            learning_curves(rows, folder / "learning_curves.png")
+            learning_curves(rows, folder / "learning_curves.png", data)
+            write_text(folder / REPORT, comparison_page(rows, notes, runs, data, folder))
     if args.record is not None:
         _record(args, jobs, outcomes)
     print(table)

@@ -122,8 +122,12 @@ def _standard_input() -> Source:
     return select(found, np.arange(len(found)), "standard input")
 
 
-def source_of(args: argparse.Namespace) -> Source:
+def source_of(args: argparse.Namespace, label: str | None = None) -> Source:
     """The crystals of ``args.sources`` and ``args.data``.
+
+    Args:
+      args: the command's flags.
+      label: where a limit is asked for, draw from the crystals that carry it.
 
     Raises:
       UserError: there are none, or they cannot be read.
@@ -132,7 +136,7 @@ def source_of(args: argparse.Namespace) -> Source:
     if not names:
         raise UserError("there is nothing to read; name data sets, folders or files of crystals")
     parts = [_standard_input() if name == STANDARD_INPUT else read(name) for name in names]
-    return limited(read(parts), args.limit)
+    return limited(read(parts), args.limit, label)
 
 
 def crystals_of(source: Source) -> Iterator[Crystal]:

@@ -111,6 +111,7 @@ def execute(args: argparse.Namespace) -> None:
 def _map(args: argparse.Namespace, store: "GraphStore", found: "Embeddings") -> "CrystalMap":
     import numpy as np
 
+    from crysgnn_jax.commands import data
     from crysgnn_jax.crystals.formula import readable
     from crysgnn_jax.crystals.named import unit_of
     from crysgnn_jax.graphs.symmetry import CRYSTAL_SYSTEMS, crystal_system
@@ -123,17 +124,18 @@ def _map(args: argparse.Namespace, store: "GraphStore", found: "Embeddings") -> 
     else:
         points, shares = projection.principal_components(found.crystals)
         first, second = (f"{100 * share:.0f} % of the variance" for share in shares)
-        axes = (f"component 1, {first}", f"component 2, {second}")
+        axes = (f"component 1 ({first})", f"component 2 ({second})")
     if args.colour == BY_SYSTEM:
         colour = "crystal system"
         values = np.array(CRYSTAL_SYSTEMS)[crystal_system(store.space_group)]
     else:
         colour = with_unit(args.colour.replace("_", " "), unit_of(args.colour))
         values = np.array(store.labels(args.colour))
+    what = data.counted(len(store), "crystal")
     return CrystalMap(
         points=points,
         axes=axes,
-        title=f"{store.source_name}, as {args.model.name} sees it",
+        title=f"{what} of {store.source_name}, embedded by {args.model.name}",
         ids=found.ids,
         formulas=np.array([readable(formula) for formula in store.reduced_formula.tolist()]),
         colour=colour,

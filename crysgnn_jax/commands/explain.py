@@ -83,7 +83,9 @@ def write_structures(file: IO[str], found: "list[Explanation]") -> None:
             numbers=one.species, scaled_positions=one.frac_coords, cell=one.lattice, pbc=True
         )
         atoms.arrays["contribution"] = one.contributions
-        atoms.info = {name: getattr(one, name) for name in ("id", "property", "unit")}
+        atoms.info = {"id": one.id, "property": one.property}
+        if one.unit:  # of text that is empty, nobody reads what follows it
+            atoms.info["unit"] = one.unit
         atoms.info |= {"prediction": one.prediction, "baseline": one.baseline}
         frames.append(atoms)
     write_extxyz(file, frames, columns=["symbols", "positions", "contribution"])
@@ -132,7 +134,8 @@ def _many(found: "list[Explanation]") -> str:
 
 def _draw(file: IO[bytes], found: "list[Explanation]", source: str, model: str) -> None:
     from crysgnn_jax.crystals.crystal import Crystal
-    from crysgnn_jax.crystals.formula import readable
+    from crysgnn_jax.crystals.formula import in_picture, readable
+    from crysgnn_jax.reporting.colours import number
     from crysgnn_jax.reporting.periodic_table import periodic_table
     from crysgnn_jax.reporting.structure import draw_atoms
     from crysgnn_jax.reporting.tables import with_unit
@@ -142,18 +145,19 @@ def _draw(file: IO[bytes], found: "list[Explanation]", source: str, model: str) 
     name = one.property.replace("_", " ")
     if len(found) == 1:
         formula = readable(Crystal(one.id, *one[1:4]).reduced_formula)
-        value = with_unit(f"{one.prediction:.3g} ".replace("-", "\N{MINUS SIGN}"), one.unit)
+        value = f"{number(one.prediction)} {one.unit}".rstrip()
         draw_atoms(
             *one[1:5],
             file,
             label=with_unit("contribution", one.unit),
-            title=f"{formula}: {name} {value}",
+            title=f"{in_picture(formula)}: {value}\n{name} as {model} predicts it",
         )
         return
-    means = {number: mean for number, (_, mean) in mean_by_element(found).items()}
+    means = {z: mean for z, (_, mean) in mean_by_element(found).items()}
     periodic_table(
         means,
         file,
         label=with_unit("mean contribution", one.unit),
-        title=f"{name} of {len(found)} crystals of {source}, as {model} predicts it",
+        title=f"{len(found)} crystals of {source}, {name} as {model} predicts it",
+        centred=True,
     )

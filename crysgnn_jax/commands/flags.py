@@ -199,11 +199,11 @@ def add_training_flags(
     Args:
       parser: of the command.
       names: settings of `TrainingSettings` that the command has a say in; how often it logs and
-        saves is always among them.
+        saves, and what else it logs to, are always among them.
       defaults: of the command.
     """
     group = parser.add_argument_group("training")
-    names = (*names, "log_every", "checkpoint_seconds")
+    names = (*names, "log_every", "checkpoint_seconds", "tensorboard", "wandb")
     add_settings(group, TrainingSettings, names, defaults=defaults)
     add_devices_flag(group)
 
@@ -446,6 +446,19 @@ def add_model_flags(parser: argparse.ArgumentParser, what: str, default: str | N
 
 def add_source_flags(parser: argparse.ArgumentParser) -> None:
     """The crystals to use a trained model on, and how."""
+    add_sources(parser)
+    parser.add_argument(
+        "--batch-size",
+        type=positive(int),
+        default=64,
+        metavar="N",
+        help="crystals of an average batch, a device (default 64)",
+    )
+    add_devices_flag(parser)
+
+
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """Crystals, as arguments."""
     parser.add_argument(
         "sources",
         nargs="*",
@@ -460,11 +473,3 @@ def add_source_flags(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help="the same as a SOURCE without a flag",
     )
-    parser.add_argument(
-        "--batch-size",
-        type=positive(int),
-        default=64,
-        metavar="N",
-        help="crystals of an average batch, a device (default 64)",
-    )
-    add_devices_flag(parser)

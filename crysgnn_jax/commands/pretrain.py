@@ -139,6 +139,7 @@ def execute(args: argparse.Namespace) -> None:
 
     if args.export is not None:
         cli.require_writable(args.export)
+    training = TrainingSettings(**flags.given(args, TrainingSettings))
     weights = {name: getattr(args, f"{name}_weight") for name in RELEASED["crysgnn"]}
     weights = {name: weight for name, weight in weights.items() if weight is not None}
     weights |= dict(args.objectives)
@@ -172,8 +173,7 @@ def execute(args: argparse.Namespace) -> None:
         print(f"{len(store) - len(rows)} crystals left out by formula", file=sys.stderr)
     split = hold_out(rows, args.seed)
     devices.require(len(split.train))
-    settings = TrainingSettings(**flags.given(args, TrainingSettings))
-    settings = settings.filled(found.network.recipe, len(split.train), len(devices))
+    settings = training.filled(found.network.recipe, len(split.train), len(devices))
     following: dict[str, Any] = {}
     if teacher is not None:
         found_by = embeddings_of(teacher, source, store, build, devices)

@@ -1,6 +1,7 @@
 """Formulas as chemists write them."""
 
 import functools
+import re
 
 from ase.formula import Formula
 
@@ -17,3 +18,8 @@ def readable(reduced_formula: str) -> str:
       'SrTiO3'
     """
     return Formula(reduced_formula).format("metal")
+
+
+def in_picture(formula: str) -> str:
+    """A readable formula with its numbers set low, for matplotlib: ``BaTiO$_{3}$``."""
+    return re.sub(r"(\d+)", r"$_{\1}$", formula)

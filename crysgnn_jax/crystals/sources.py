@@ -97,7 +97,9 @@ class Selection:
         return None if ids is None else ids[self._indices]
 
     def fingerprint(self) -> str:
-        return _digest(self._source.fingerprint(), self._indices.astype("<i8").tobytes().hex())
+        return digest_of_texts(
+            self._source.fingerprint(), self._indices.astype("<i8").tobytes().hex()
+        )
 
     def labelled(self, label: str) -> np.ndarray:
         return self._source.labelled(label)[self._indices]
@@ -186,7 +188,7 @@ class Combined:
         for source, begin, end in zip(self._sources, self._offsets, self._offsets[1:]):
             # The name is part of the content only where it is part of an id.
             parts += [source.fingerprint(), source.name if self.repeated[begin:end].any() else ""]
-        return _digest(*parts)
+        return digest_of_texts(*parts)
 
     def labelled(self, label: str) -> np.ndarray:
         return np.concatenate([source.labelled(label) for source in self._sources])
@@ -245,7 +247,7 @@ class WithoutLabels:
         return self._source.ids()
 
     def fingerprint(self) -> str:
-        return _digest("without labels", self._source.fingerprint())
+        return digest_of_texts("without labels", self._source.fingerprint())
 
     def labelled(self, label: str) -> np.ndarray:
         return np.zeros(len(self), dtype=bool)
@@ -277,6 +279,6 @@ def _repeated(source: Source, ids: Sequence[np.ndarray | None]) -> np.ndarray:
     return np.isin(own, np.concatenate(earlier))
 
 
-def _digest(*parts: str) -> str:
+def digest_of_texts(*parts: str) -> str:
     """Hex digest of a sequence of texts."""
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()

@@ -38,6 +38,7 @@ from typing import Any
 import numpy as np
 
 from crysgnn_jax.checksums import first_damaged
+from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.files import write_text
 from crysgnn_jax.graphs.ragged import Graphs, Ragged
@@ -196,6 +197,16 @@ class GraphStore:
     def n_edges(self) -> np.ndarray:
         """``[n]`` int64, edges of each crystal."""
         return np.diff(self.edge_offsets)
+
+    def crystal(self, row: int) -> Crystal:
+        """The structure of one crystal, without its labels and tags."""
+        atoms = slice(self.node_offsets[row], self.node_offsets[row + 1])
+        return Crystal(
+            str(self.ids[row]),
+            np.array(self.species[atoms]),
+            np.array(self.frac_coords[atoms]),
+            np.array(self.lattice[row]),
+        )
 
     def labels(self, name: str) -> np.ndarray:
         """``[n]`` float64, the label of each crystal; NaN where it has none.

@@ -9,20 +9,22 @@ NO_VALUE = "#e6e6e6"
 """Of what has no number."""
 
 
-def scale(values: np.ndarray) -> ScalarMappable:
+def scale(values: np.ndarray, *, centred: bool | None = None) -> ScalarMappable:
     """Number → colour, and what a colour bar is made of.
 
-    Numbers of both signs go from blue through white at 0 to red, equally far both ways; others from
-    dark to light (viridis). Both can be told apart with any colour vision.
+    From blue through white at 0 to red, equally far both ways, or from dark to light (viridis).
+    Both can be told apart with any colour vision.
 
     Args:
       values: ``[n]``, those to be drawn; NaN is left aside.
+      centred: around 0, as what is added or taken away; where not given, if there are numbers of
+        both signs.
     """
     values = np.asarray(values, dtype=np.float64)
     known = values[np.isfinite(values)]
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
-    if low < 0 < high:
-        largest = max(-low, high)
+    if centred or (centred is None and low < 0 < high):
+        largest = max(-low, high) or 1.0
         return ScalarMappable(Normalize(-largest, largest), "RdBu_r")
     return ScalarMappable(Normalize(low, high if high > low else low + 1.0), "viridis")
 

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from crysgnn_jax.graphs.symmetry import CRYSTAL_SYSTEMS
 from crysgnn_jax.reporting.colours import NO_VALUE, number, scale
-from crysgnn_jax.reporting.figures import new_figure
+from crysgnn_jax.reporting.figures import head, new_figure
 
 SYSTEM_COLOURS = dict(
     zip(
@@ -18,6 +18,10 @@ SYSTEM_COLOURS = dict(
     )
 )
 """Okabe and Ito's."""
+
+
+MANY = 3000
+"""Points of which more are drawn by WebGL, which not every machine has."""
 
 
 class CrystalMap(NamedTuple):
@@ -56,11 +60,8 @@ def draw_map(found: CrystalMap, path: Path | IO[bytes]) -> None:
     order = np.random.default_rng(0).permutation(len(found.ids))
     x, y = found.points[order].T
     values = found.values[order]
-    look: dict[str, Any] = {
-        "s": float(np.clip(6e3 / len(order), 1.5, 30)),
-        "linewidths": 0,
-        "alpha": 0.75,
-    }
+    size = float(np.clip(1.2e4 / len(order), 1.5, 30))
+    look: dict[str, Any] = {"s": size, "linewidths": 0, "alpha": 0.75}
     if found.is_by_system:
         axis.scatter(x, y, c=[SYSTEM_COLOURS[name] for name in values.tolist()], **look)
         for name in _systems(found):
@@ -72,7 +73,8 @@ def draw_map(found: CrystalMap, path: Path | IO[bytes]) -> None:
         colours = scale(values)
         axis.scatter(x[known], y[known], c=colours.to_rgba(values[known]), **look)
         figure.colorbar(colours, ax=axis, label=found.colour)
-    axis.set(xlabel=found.axes[0], ylabel=found.axes[1], title=found.title)
+    axis.set(xlabel=found.axes[0], ylabel=found.axes[1])
+    head(figure, found.title)
     axis.grid(alpha=0.3)
     figure.savefig(path, dpi=300, format="png")
 
@@ -81,6 +83,7 @@ def write_map_page(found: CrystalMap, file: IO[str]) -> None:
     """The page of a map: one HTML file that needs nothing else, not even a network. A crystal under
     the pointer tells its id, formula and value; one may zoom, and switch crystal systems off."""
     figure = go.Figure()
+    kind = go.Scattergl if len(found.ids) > MANY else go.Scatter
     x, y = found.points.T
     # Names come from files of others, and the page would take a tag in them for its own.
     texts = np.array(
@@ -94,7 +97,7 @@ def write_map_page(found: CrystalMap, file: IO[str]) -> None:
 
     def add(chosen: np.ndarray, name: str, **marker: Any) -> None:
         figure.add_trace(
-            go.Scattergl(
+            kind(
                 x=x[chosen],
                 y=y[chosen],
                 mode="markers",

@@ -10,11 +10,16 @@ from matplotlib.patches import Rectangle
 
 from crysgnn_jax.crystals.elements import SYMBOLS, place_in_table
 from crysgnn_jax.reporting.colours import NO_VALUE, ink_on, number, scale
-from crysgnn_jax.reporting.figures import new_figure
+from crysgnn_jax.reporting.figures import head, new_figure
 
 
 def periodic_table(
-    values: Mapping[int, float], path: Path | IO[bytes], *, label: str, title: str
+    values: Mapping[int, float],
+    path: Path | IO[bytes],
+    *,
+    label: str,
+    title: str,
+    centred: bool | None = None,
 ) -> None:
     """Draw the periodic table, each element in the colour of its number.
 
@@ -23,13 +28,14 @@ def periodic_table(
       path: of the PNG, or a file open for it.
       label: what the numbers are, with their unit; of the colour bar.
       title: such as the data set.
+      centred: whether colours are around 0, see `colours.scale`.
 
     Example:
       ``periodic_table({8: -1.2, 11: 0.3}, path, label="contribution (eV/atom)", title="oxides")``
     """
     figure = new_figure(9.0, 5.0)
     axis = figure.subplots()
-    colours = scale(np.array(list(values.values())))
+    colours = scale(np.array(list(values.values())), centred=centred)
     for z in range(1, len(SYMBOLS)):
         row, column = place_in_table(z)
         value = values.get(z, float("nan"))
@@ -47,7 +53,8 @@ def periodic_table(
         if known:
             text = number(value, 2)
             axis.text(middle, y + 0.88, text, fontsize=5.5, color=ink, ha="center", va="bottom")
-    axis.set(xlim=(0.95, 19.0), ylim=(10.5, 0.95), aspect="equal", title=title)
+    axis.set(xlim=(0.95, 19.0), ylim=(10.5, 0.95), aspect="equal")
+    head(figure, title)
     axis.axis("off")
     place = axis.inset_axes((0.2, 0.87, 0.4, 0.03))
     figure.colorbar(colours, cax=place, orientation="horizontal")

@@ -10,7 +10,7 @@ from matplotlib.patches import Circle
 
 from crysgnn_jax.crystals.elements import SYMBOLS
 from crysgnn_jax.reporting.colours import ink_on, scale
-from crysgnn_jax.reporting.figures import new_figure
+from crysgnn_jax.reporting.figures import head, new_figure
 
 TURN, TILT = np.radians(22.0), np.radians(14.0)
 """By how much the cell is turned about its third axis, and tilted towards the eye."""
@@ -38,7 +38,7 @@ def draw_atoms(
       species: ``[n_atoms]``, atomic numbers.
       frac_coords: ``[n_atoms, 3]``
       lattice: ``[3, 3]``, lattice vectors as rows, Å.
-      values: ``[n_atoms]``, a number for each.
+      values: ``[n_atoms]``, a number for each, which adds or takes away: colours are around 0.
       path: of the PNG, or a file open for it.
       label: what the numbers are, with their unit; of the colour bar.
       title: such as the formula.
@@ -52,8 +52,9 @@ def draw_atoms(
     for i, j in itertools.combinations(range(8), 2):
         if (i ^ j).bit_count() == 1:
             axis.plot(*corners[[i, j], :2].T, color="0.6", linewidth=0.8, zorder=0)
-    colours = scale(values)
-    radii = 0.45 * covalent_radii[species[atom]]
+    colours = scale(values, centred=True)
+    # Nearer to each other than they are, so that large atoms leave something to see of small ones.
+    radii = 0.3 + 0.2 * covalent_radii[species[atom]]
     # From the back to the front.
     for rank, k in enumerate(np.argsort(places[:, 2], kind="stable").tolist(), 1):
         colour = colours.to_rgba(values[atom[k]])
@@ -68,7 +69,8 @@ def draw_atoms(
     points = np.concatenate([corners[:, :2], places[:, :2]])
     margin = 1.1 * radii.max()
     low, high = points.min(0) - margin, points.max(0) + margin
-    axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal", title=title)
+    axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+    head(figure, title)
     axis.axis("off")
     figure.colorbar(colours, ax=axis, label=label, shrink=0.75)
     figure.savefig(path, dpi=300, format="png")

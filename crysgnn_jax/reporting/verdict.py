@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
+from crysgnn_jax.reporting.records import number
 
 FEWEST_TESTED = 10
 """Test crystals below which an error says little of other crystals: with 9, the mean of the
@@ -44,7 +44,7 @@ def against(value: float, baseline: float) -> str:
         return "against"
     ratio = value / baseline
     if ratio >= 2:
-        return f"{ratio:.3g} times"
+        return f"{number(ratio)} times"
     percent = 100 * abs(1 - ratio)
     if round(percent) == 0:
         return "about the same as"
@@ -52,7 +52,7 @@ def against(value: float, baseline: float) -> str:
 
 
 def _with_unit(value: float, unit: str) -> str:
-    return f"{value:.3g} {unit}".rstrip()
+    return f"{number(value)} {unit}".rstrip()
 
 
 def _of_property(result: Mapping[str, Any]) -> str:
@@ -74,7 +74,7 @@ def _warnings_of_property(result: Mapping[str, Any]) -> list[str]:
             f"It is no better than the mean of its {n_train:,} training crystals: do not predict "
             "with it. More crystals or epochs may help."
         )
-    elif result["test_mae"] >= result.get("test_mae_of_composition", np.inf):
+    elif result["test_mae"] >= result.get("test_mae_of_composition", float("inf")):
         found.append(
             "It is no better than what composition alone tells, "
             f"{_with_unit(result['test_mae_of_composition'], result['unit'])} (ridge regression on "
@@ -109,9 +109,11 @@ def _of_objectives(result: Mapping[str, Any]) -> str:
     crystals = "1 validation crystal" if n == 1 else f"{n:,} validation crystals"
     parts = []
     for name, (loss, trivial, accuracy) in objectives_of(result).items():
-        part = f"{name.replace('_', ' ')}: loss {loss:.3g}"
+        part = f"{name.replace('_', ' ')}: loss {number(loss)}"
         if trivial is not None:
-            part += f", {against(loss, trivial)} that of the best constant answer, {trivial:.3g}"
+            part += (
+                f", {against(loss, trivial)} that of the best constant answer, {number(trivial)}"
+            )
         if accuracy is not None:
             part += f" ({100 * accuracy:.1f} % right)"
         parts.append(part)

@@ -524,14 +524,16 @@ def take_over(source: TrainedModel, parts: str = "") -> Callable:
 
 
 def start_of(model: TrainedModel) -> Start:
-    """Start a student from one like it that was trained without labels.
+    """Start a student from one like it that was trained before.
 
-    What no gradient had reached, such as its property head, stays as it is drawn for the run.
+    Without labels: what no gradient had reached, such as its property head, stays as it is drawn
+    for the run. On a property: all of it is taken over, with the scale of that property, so that it
+    begins by predicting what it predicted before.
 
     Raises:
       UserError: at the start, where its layers have other shapes.
     """
-    names = model.result.get("untouched", ())
+    names = model.result.get("untouched", ()) if model.property is None else ()
     untouched = {f"params/{name.removeprefix('student/')}" for name in names}
 
     def begin(variables: Variables) -> Variables:
@@ -546,7 +548,8 @@ def start_of(model: TrainedModel) -> Start:
 
         return jax.tree_util.tree_map_with_path(taken, dict(variables))
 
-    return Start(begin, model.fingerprint, about_start(model))
+    standardiser = model.standardiser if model.property is not None else None
+    return Start(begin, model.fingerprint, about_start(model), standardiser)
 
 
 def about_start(model: TrainedModel) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,9 +10,11 @@ import flax.linen as nn
 import jax
 import jraph
 import numpy as np
+from ase.formula import Formula
 
 from crysgnn_jax.batches.loader import Loader, lay_out
 from crysgnn_jax.batches.splits import digest_of_ids
+from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.members import code_of, is_own
 from crysgnn_jax.models.registry import OTHERS, STUDENTS, plain_settings
 from crysgnn_jax.objectives.distillation import (
@@ -29,7 +32,10 @@ from crysgnn_jax.training.reference import Reference, kept
 from crysgnn_jax.training.run import Learner, Run
 from crysgnn_jax.training.settings import PropertySettings
 from crysgnn_jax.training.taught import Taught
-from crysgnn_jax.training.workdir import REFERENCE, Workdir
+from crysgnn_jax.training.workdir import PREDICTIONS, REFERENCE, WORST, Workdir
+
+N_WORST = 10
+"""Test crystals, those with the largest errors, whose structures a run keeps."""
 
 Variables = Mapping[str, Any]
 """What ``module.apply`` takes: ``params`` and ``batch_stats``."""
@@ -42,11 +48,14 @@ class Start(NamedTuple):
       begin: random initial variables → those to start from, such as `take_over` gives.
       fingerprint: of the network that they come from.
       about: what ``result.json`` is to say of how that was trained.
+      standardiser: of the property that it was trained on, in whose terms its outputs are; None
+        where it was not, for the training crystals then decide.
     """
 
     begin: Callable[[Variables], Variables]
     fingerprint: str
     about: Mapping[str, Any] = {}
+    standardiser: Standardiser | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +106,9 @@ class PropertyTask:
             unlabelled = {"unlabelled": {"ids": digest_of_ids(ids), "per_batch": n}}
         if self.taught is not None:
             unlabelled["taught_by"] = self.taught.fingerprint
+        kept: dict[str, Any] = {}
+        if self.start is not None and self.start.standardiser is not None:
+            kept = {"standardiser": dataclasses.astuple(self.start.standardiser)}
         chosen = {
             "student": run.name,
             "property": self.settings.property,
@@ -115,6 +127,7 @@ class PropertyTask:
             "teacher": self.teacher,
             "start": self.start.fingerprint if self.start else None,
             **unlabelled,
+            **kept,
         }
 
     def in_words(self) -> str:
@@ -160,6 +173,9 @@ class PropertyTask:
             module = ProjectedStudent(module, width, always=is_projected(self.pull))
         fitted = Standardiser.fit(targets[split.train])
         standardiser = Standardiser(0.0, 1.0) if settings.raw_targets else fitted
+        if self.start is not None and self.start.standardiser is not None:
+            # With another, what the network knows already would be shifted and scaled.
+            standardiser = self.start.standardiser
 
         def standardised(variables: Any, graph: jraph.GraphsTuple) -> jax.Array:
             outputs: Any = module.apply(variables, graph, False)
@@ -218,13 +234,22 @@ class PropertyTask:
         targets: np.ndarray,
         predictions: Mapping[str, np.ndarray],
     ) -> None:
-        with open(workdir.path / "predictions.csv", "w", newline="") as file:
+        store = run.store
+        # Half of the crystals of a large set share their formula with another.
+        formula = functools.cache(lambda reduced: Formula(reduced).format("metal"))
+        with open(workdir.path / PREDICTIONS, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["id", "split", "target", "prediction"])
+            writer.writerow(
+                ["id", "split", "target", "prediction", "formula", "n_atoms", "space_group"]
+            )
             for name, rows in run.split.items():
                 for row, value in zip(rows, predictions[name]):
-                    known = f"{targets[row]:.9g}"
-                    writer.writerow([run.store.ids[row], name, known, f"{value:.9g}"])
+                    known = [store.ids[row], name, f"{targets[row]:.9g}", f"{value:.9g}"]
+                    about = [store.n_nodes[row], store.space_group[row]]
+                    writer.writerow([*known, formula(str(store.reduced_formula[row])), *about])
+        test = run.split.test
+        worst = np.argsort(-np.abs(predictions["test"] - targets[test]), kind="stable")[:N_WORST]
+        write_table(workdir.path / WORST, [store.crystal(row) for row in test[worst]])
         workdir.write_splits(run.split.ids(run.store))
 
     def _result(

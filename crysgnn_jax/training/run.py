@@ -18,7 +18,7 @@ from crysgnn_jax.models.network import Network
 from crysgnn_jax.objectives.loss import Loss
 from crysgnn_jax.training.checkpoints import Checkpoints
 from crysgnn_jax.training.devices import Devices
-from crysgnn_jax.training.logs import MetricsLog, Progress
+from crysgnn_jax.training.logs import MetricsLog, Progress, trackers_of
 from crysgnn_jax.training.loop import STATISTICS_STEPS, Trainer
 from crysgnn_jax.training.settings import TrainingSettings
 from crysgnn_jax.training.step import (
@@ -151,13 +151,15 @@ def train(run: Run, task: Task, draw: Draw = no_pictures) -> dict[str, Any]:
         run.progress.begin(_plan(run, task, workdir), _beside(run))
         write_left_out(run.store, workdir.path)
         learner = task.set_up(run, workdir)
-        result = _learn(run, learner, workdir)
+        trackers = trackers_of(run.settings, workdir.path, run.made_with(task))
+        log = MetricsLog(workdir.metrics, trackers)
+        result = _learn(run, learner, workdir, log)
         draw(workdir.path, result)
         workdir.finish(result)
         return result
 
 
-def _learn(run: Run, learner: Learner, workdir: Workdir) -> dict[str, Any]:
+def _learn(run: Run, learner: Learner, workdir: Workdir, log: MetricsLog) -> dict[str, Any]:
     """Train, or go on from the last checkpoint; the content of ``result.json``."""
     settings, devices = run.settings, run.devices
     before = workdir.continuations[-1] if workdir.continuations else None
@@ -176,7 +178,7 @@ def _learn(run: Run, learner: Learner, workdir: Workdir) -> dict[str, Any]:
         evaluate=learner.evaluate,
         settings=settings,
         checkpoints=Checkpoints(workdir.checkpoints),
-        log=MetricsLog(workdir.metrics),
+        log=log,
         progress=run.progress,
     )
     key = jax.random.key(settings.seed)
@@ -186,7 +188,12 @@ def _learn(run: Run, learner: Learner, workdir: Workdir) -> dict[str, Any]:
         begun = learner.start(state.variables)
         state = dataclasses.replace(state, params=begun["params"], batch_stats=begun["batch_stats"])
     begun_with = jax.tree.map(np.asarray, state.params)
-    found = trainer.fit(state, before["after_step"] if before else None)
+    try:
+        found = trainer.fit(state, before["after_step"] if before else None)
+    except BaseException:
+        log.close(failed=True)
+        raise
+    log.close()
     finished = learner.finish(devices.replicate(found.variables))
     untouched = {}
     if names := unchanged(begun_with, found.variables["params"]):

@@ -1,9 +1,11 @@
 """How a network is trained: settings of any run, and of one that learns a property."""
 
 import dataclasses
+import importlib.util
 import math
 from typing import Any
 
+from crysgnn_jax.errors import UserError
 from crysgnn_jax.models.recipe import LOSSES, Recipe
 from crysgnn_jax.settings import setting
 
@@ -63,6 +65,29 @@ class TrainingSettings:
         kind="not negative",
         decides=False,
     )
+
+    tensorboard: bool = setting(
+        False,
+        "write the lines of metrics.jsonl for TensorBoard too, to DIR/tensorboard (default: to "
+        "that file alone)",
+        decides=False,
+    )
+    wandb: str | None = setting(
+        None,
+        "send the lines of metrics.jsonl to this project of Weights & Biases too (default: none)",
+        metavar="PROJECT",
+        decides=False,
+    )
+
+    def __post_init__(self) -> None:
+        # Before any work is done, and not where it is first used.
+        for parameter, package in (("tensorboard", "tensorboardX"), ("wandb", "wandb")):
+            if getattr(self, parameter) and importlib.util.find_spec(package) is None:
+                raise UserError(f"`{parameter}` needs {package}: pip install 'crysgnn-jax[report]'")
+
+    def untracked(self) -> "TrainingSettings":
+        """The same, of a run that leaves no more than its folder."""
+        return dataclasses.replace(self, tensorboard=False, wandb=None)
 
     def filled(self, recipe: Recipe, n_train: int, n_devices: int = 1) -> "TrainingSettings":
         """With the network's own where nothing was given.

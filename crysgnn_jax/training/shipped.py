@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,23 @@ from crysgnn_jax.training.workdir import CHECKPOINTS, CONFIG, REFERENCE, RESULT,
 
 FOLDER = Path(__file__).resolve().parents[1] / "shipped"
 WEIGHTS = "weights.npz"
+SEEN = "seen.json"
+
+
+class Seen(NamedTuple):
+    """What a network that comes with the package was trained on, in numbers.
+
+    Attributes:
+      n_crystals: that it has seen.
+      elements: atomic number → crystals that hold the element.
+      n_atoms: quantile, 0 … 1, → atoms of a cell.
+      volume_per_atom: quantile → Å³.
+    """
+
+    n_crystals: int
+    elements: dict[int, int]
+    n_atoms: dict[float, float]
+    volume_per_atom: dict[float, float]
 
 
 def found(workdir: Path | str) -> Path:
@@ -34,6 +51,39 @@ def label_of(path: Path) -> str:
 def folders() -> list[Path]:
     """Of all networks that come with the package."""
     return sorted(path.parent for path in FOLDER.glob(f"*/{CONFIG}"))
+
+
+def seen(name: str) -> Seen:
+    """What the network of this name has seen.
+
+    Raises:
+      UserError: none of that name comes with the package, or it is not known of it.
+
+    Example:
+      ``seen("crysgnn-mp").n_atoms[0.99]``
+    """
+    path = FOLDER / name / SEEN
+    if not path.exists():
+        known = ", ".join(sorted(file.parent.name for file in FOLDER.glob(f"*/{SEEN}")))
+        raise UserError(f"what {name} has seen is not known; it is of {known}")
+    found = read_json(path)
+    quantiles = lambda of: {float(q): value for q, value in found[f"quantiles_of_{of}"].items()}
+    return Seen(
+        found["n_crystals"],
+        {int(number): n for number, n in found["crystals_by_atomic_number"].items()},
+        quantiles("n_atoms"),
+        quantiles("volume_per_atom"),
+    )
+
+
+def elements_seen(name: str) -> dict[int, int]:
+    """Atomic number → crystals with that element which the network of this name has seen; those
+    of which it has seen none are left out.
+
+    Raises:
+      UserError: as of `seen`.
+    """
+    return seen(name).elements
 
 
 def read_weights(path: Path) -> dict[str, Any]:

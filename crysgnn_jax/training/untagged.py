@@ -116,7 +116,8 @@ def kept(run: Run, task: Task, kind: str, cache: Path | str | None) -> TrainedMo
         folder.mkdir(exist_ok=True)
         # A run that finds another one training the same waits for it.
         with locked(workdir.with_name(workdir.name + ".lock")):
-            train(dataclasses.replace(run, workdir=workdir), task)
+            settings = run.settings.untracked()
+            train(dataclasses.replace(run, workdir=workdir, settings=settings), task)
     except OSError as error:
         raise UserError(
             f"{folder}: what a student begins with cannot be kept there ({error.strerror}); name "

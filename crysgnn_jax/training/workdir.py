@@ -19,14 +19,17 @@ CONFIG, RESULT, METRICS, CHECKPOINTS = "config.json", "result.json", "metrics.js
 REFERENCE = "reference.npz"
 LOCK = ".lock"
 SKIPPED, NOTES = "skipped.csv", "notes.csv"
+PREDICTIONS, WORST, REPORT = "predictions.csv", "worst.npz", "report.html"
+TENSORBOARD, WANDB = "tensorboard", "wandb"
 
 _NO_RUN_YET = {LOCK, CONFIG + ".tmp", SKIPPED, NOTES}
 """What a run leaves that was killed, or refused, before it had written its settings."""
 
 _OF_A_RUN = {CONFIG, RESULT, METRICS, CHECKPOINTS, *_NO_RUN_YET}
 _MORE_OF_A_RUN = {
-    *("splits.json", "predictions.csv", REFERENCE, "explanation.csv"),
-    *("loss.png", "parity.png", "explanation.png", "error.txt"),
+    *("splits.json", PREDICTIONS, REFERENCE, WORST, REPORT, TENSORBOARD, WANDB),
+    *("loss.png", "loss.svg", "parity.png", "parity.svg", "error.txt"),
+    *("explanation.csv", "explanation.png", "explanation.svg"),
 }
 """What else a run may hold: a folder with anything else is not one, whose settings are damaged."""
 

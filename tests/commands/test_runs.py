@@ -130,6 +130,7 @@ def test_twins(here, capsys):
         run = here / "twins" / name
         for picture in ("loss.png", "parity.png"):
             assert (run / picture).read_bytes().startswith(b"\x89PNG")
+        assert (run / "report.html").read_text(encoding="utf-8").count("<svg") == 4
         splits = json.loads((run / "splits.json").read_text())
         with open(run / "predictions.csv", newline="") as file:
             rows = list(csv.DictReader(file))

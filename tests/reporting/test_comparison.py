@@ -1,6 +1,7 @@
 """The comparison table from hand-made outcomes."""
 
 import csv
+import dataclasses
 import math
 
 import numpy as np
@@ -20,6 +21,7 @@ from crysgnn_jax.reporting.comparison import (
     summarise,
     write_csv,
 )
+from crysgnn_jax.reporting.comparison_report import comparison_page
 from crysgnn_jax.reporting.figures import learning_curves
 
 
@@ -121,5 +123,22 @@ def test_learning_curves_are_drawn(tmp_path):
         )
         for cell, outcome in _outcomes().items()
     }
-    learning_curves(summarise(outcomes), tmp_path / "curves.png")
+    assert learning_curves(summarise(outcomes), tmp_path / "curves.png", "jarvis")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in (tmp_path / "curves.svg").read_bytes()
+
+
+def test_a_single_point_is_no_learning_curve(tmp_path):
+    assert not learning_curves(summarise(_outcomes()), tmp_path / "curves.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_page_tells_what_distillation_does_only_where_that_is_certain(tmp_path):
+    rows = summarise(_outcomes())
+    runs = {cell: tmp_path / "cells" / str(n) for n, cell in enumerate(_outcomes())}
+    unsure = [dataclasses.replace(row, p_value=0.3) for row in rows]
+    text = comparison_page(unsure, ["A note."], runs, "jarvis", tmp_path)
+    assert "It cannot be told whether distillation changes" in text and "p = 0.30" in text
+    assert 'href="cells/0/report.html"' in text and "A note." in text
+    sure = [dataclasses.replace(row, p_value=0.01) for row in rows]
+    assert "Distillation lowers the error" in comparison_page(sure, [], runs, "x", tmp_path)

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 
-from crysgnn_jax.reporting.figures import loss_curves, parity, r_squared
+from crysgnn_jax.reporting.records import number, r_squared
 from crysgnn_jax.reporting.tables import text_table
 from crysgnn_jax.training.checkpoints import Position
 from crysgnn_jax.training.logs import MetricsLog, Progress, duration
@@ -29,25 +29,10 @@ def test_r_squared_by_hand():
     assert np.isnan(r_squared(np.ones(2), np.ones(2)))
 
 
-def test_pictures(tmp_path):
-    lines = [
-        {"epoch": e, "step": e, "train_loss": 100 / e, "validation_mae": 1 / e} for e in (1, 2)
+def test_a_number_has_its_digits_and_a_minus_sign():
+    assert [number(x) for x in (0.18, -1.5, 12.345, 1234.5, float("nan"))] == [
+        *("0.180", "−1.50", "12.3", "1,234", "–"),
     ]
-    loss_curves({"": lines}, tmp_path / "loss.png", ["loss", "mae"], unit="eV")
-    parity(
-        np.arange(5.0),
-        np.arange(5.0) + 0.1,
-        tmp_path / "parity.png",
-        property="band_gap",
-        unit="eV",
-        of_mean=1.2,
-        title="cgcnn",
-    )
-    parity(
-        np.ones(1), np.ones(1), tmp_path / "one.png", property="x", unit="", of_mean=0.0, title=""
-    )
-    for picture in tmp_path.glob("*.png"):
-        assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_metrics_after_a_checkpoint_are_dropped(tmp_path):

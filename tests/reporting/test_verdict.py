@@ -18,20 +18,20 @@ GOOD = {
 
 def test_a_good_run_is_told_in_one_sentence():
     assert verdict(GOOD, []) == [
-        "The band gap of 150 test crystals is predicted with a mean absolute error of 0.25 eV, "
-        "75 % lower than 1 eV, that of always predicting the mean of the training crystals."
+        "The band gap of 150 test crystals is predicted with a mean absolute error of 0.250 eV, "
+        "75 % lower than 1.00 eV, that of always predicting the mean of the training crystals."
     ]
 
 
 def test_a_run_that_loses_to_composition_is_warned_of():
     (_, warning) = verdict({**GOOD, "test_mae_of_composition": 0.2}, [])
-    assert warning.startswith("It is no better than what composition alone tells, 0.2 eV (ridge")
+    assert warning.startswith("It is no better than what composition alone tells, 0.200 eV (ridge")
     assert len(verdict({**GOOD, "test_mae_of_composition": 0.3}, [])) == 1
 
 
 def test_a_run_that_loses_to_the_mean_is_warned_of():
     first, warning = verdict({**GOOD, "test_mae": 2.5}, [])
-    assert "2.5 times 1 eV" in first
+    assert "2.50 times 1.00 eV" in first
     assert warning.startswith("It is no better than the mean of its 1,200 training crystals")
 
 
@@ -69,9 +69,9 @@ def test_objectives_are_judged_by_the_best_constant_answer():
     }
     first, *warnings = verdict(result, [])
     assert first == (
-        "Of 7,564 validation crystals, after 14 epochs: masked elements: loss 1.5, 50 % lower than "
-        "that of the best constant answer, 3 (74.7 % right); hidden scale: loss 0.4, 33 % higher "
-        "than that of the best constant answer, 0.3; connection: loss 0.6."
+        "Of 7,564 validation crystals, after 14 epochs: masked elements: loss 1.50, 50 % lower "
+        "than that of the best constant answer, 3.00 (74.7 % right); hidden scale: loss 0.400, "
+        "33 % higher than that of the best constant answer, 0.300; connection: loss 0.600."
     )
     assert len(warnings) == 1 and "nothing of hidden scale" in warnings[0]
 
