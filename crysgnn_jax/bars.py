@@ -45,6 +45,7 @@ class Bar:
             TextColumn("{task.fields[status]}", markup=False),
             console=self._console,
             auto_refresh=False,
+            redirect_stdout=False,  # which may be a file
             speed_estimate_period=60,
         )
         self._task = self._progress.add_task(title, total=total, completed=done, status="")

@@ -5,10 +5,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
+@pytest.mark.slow
 def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     shutil.copytree(DOCS / "examples" / "crystals", tmp_path / "crystals")
     monkeypatch.chdir(tmp_path)

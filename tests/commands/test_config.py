@@ -1,17 +1,22 @@
 """Flags from a file, and a run's name."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from crysgnn_jax.commands import cli, compare, distill, finetune, pretrain
-from toy_runs import COMMON, prepare, run
+from crysgnn_jax.commands import cli, compare, distill, pretrain
+from crysgnn_jax.commands.config import flags_of_run
+from crysgnn_jax.commands.students import parse_settings
+from crysgnn_jax.models.registry import find_network
+from crysgnn_jax.training.predictor import TrainedModel
+from toy_runs import prepare, run
 
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
-    return prepare(tmp_path_factory.mktemp("config"))
+    return prepare(tmp_path_factory.mktemp("config"), 16)
 
 
 def parsed(command, path, text, *words, name="run.yml"):
@@ -84,36 +89,49 @@ def test_a_file_that_is_not_there_is_named(capsys):
     assert "--config nowhere.yml: cannot be read" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("weight", ["0", "0.3"])
-def test_the_settings_of_a_run_make_it_again(here, weight):
-    flags = ("--student", "cgcnn", "--teacher", here / "teacher", "--weight", weight)
-    flags += ("--epochs", "1", "--set", "width=8", "--batch-size", "9", "--unit", "eV")
-    run(distill, here, *flags, "--workdir", here / f"first-{weight}")
-    config = here / f"first-{weight}" / "config.json"
-    more = ["--cache", str(here / "cache"), "--workers", "1"]
-    again = here / f"again-{weight}"
-    cli.call(distill, ["--config", str(config), *more, "--workdir", str(again)])
-    made_with = [json.loads((x / "config.json").read_text())["made_with"]
-                 for x in (config.parent, again)]  # fmt: skip
-    assert made_with[0] == made_with[1]
-    assert made_with[0]["settings"]["unit"] == "eV"
-    results = [json.loads((x / "result.json").read_text())["test_mae"]
-               for x in (config.parent, again)]  # fmt: skip
-    assert results[0] == results[1]
+def test_the_settings_of_a_run_make_it_again(here):
+    flags = ("--student", "cgcnn", "--teacher", here / "teacher", "--weight", "0.3")
+    flags += ("--epochs", "1", "--set", "n_convolutions=1", "--batch-size", "9", "--unit", "eV")
+    run(distill, here, *flags, "--workdir", here / "first")
+    again = ["--cache", here / "cache", "--workers", "1", "--workdir"]
+    for command, name in ((distill, "first"), (pretrain, "teacher")):
+        words = ["--config", here / name / "config.json", *again, here / f"{name}2"]
+        cli.call(command, list(map(str, words)))
+        first, second = (json.loads((here / x / "config.json").read_text())["made_with"]
+                         for x in (name, f"{name}2"))  # fmt: skip
+        assert first == second
+    results = [json.loads((here / x / "result.json").read_text()) for x in ("first", "first2")]
+    assert results[0]["test_mae"] == results[1]["test_mae"] and results[0]["unit"] == "eV"
 
 
-def test_the_settings_of_a_teacher_and_of_a_tuned_one_make_them_again(here):
-    more = ["--cache", str(here / "cache"), "--workers", "1"]
-    config = here / "teacher" / "config.json"
-    cli.call(pretrain, ["--config", str(config), *more, "--workdir", str(here / "teacher2")])
-    run(finetune, here, "--teacher", here / "teacher", "--freeze", "--epochs", "1",
-        "--workdir", here / "tuned")  # fmt: skip
-    config = here / "tuned" / "config.json"
-    cli.call(finetune, ["--config", str(config), *more, "--workdir", str(here / "tuned2")])
-    for name in ("teacher", "tuned"):
-        first, again = (json.loads((here / x / "config.json").read_text())["made_with"]
-                        for x in (name, f"{name}2"))  # fmt: skip
-        assert first == again
+def test_the_settings_of_each_kind_of_run_are_flags_of_its_command():
+    common = {"data": "elastic", "limit": None, "devices": 1, "featuriser": {"cutoff": 8.0}}
+    settings = {"student": "fine-tuned", "property": "x", "unit": "", "epochs": 3, "weight": 0.0,
+                "pull": "released", "taught_by": 0, "raw_targets": False}  # fmt: skip
+    model = {"width": 64, "freeze_encoder": True}
+    tuned = {**common, "command": "finetune", "settings": settings, "model": model,
+             "split": {"rule": "formula"}}  # fmt: skip
+    named = {"teacher": "crysgnn-mp"}
+    assert flags_of_run({"made_with": tuned, "named": named}) == {
+        "command": "finetune", "data": "elastic", "devices": 1, "cutoff": 8.0, "split": "formula",
+        "freeze": True, "property": "x", "epochs": 3, "raw_targets": False, "teacher": "crysgnn-mp",
+    }  # fmt: skip
+    teacher = {**common, "command": "pretrain", "network": "crysgnn", "data": ["a", "b"],
+               "model": {"width": 16, "n_convolutions": 2, "cutoff": 8.0},
+               "settings": {"epochs": 2, "weights": {"connection": 0.25}}}  # fmt: skip
+    assert flags_of_run({"made_with": teacher}) == {
+        "command": "pretrain", "data": ["a", "b"], "devices": 1, "cutoff": 8.0, "width": 16,
+        "n_convolutions": 2, "network": "crysgnn", "recipe": "released",
+        "objectives": {"connection": 0.25}, "epochs": 2,
+    }  # fmt: skip
+    # Training from Python is what the command does.
+    assert flags_of_run({"made_with": {"command": "train"}})["command"] == "distill"
+
+
+def test_a_setting_that_is_as_it_is_anyway_is_none():
+    """A student with settings of its own has no start that comes with the package."""
+    network = find_network("cgcnn")
+    assert parse_settings(["width=64", "n_convolutions=2"], network) == {"n_convolutions": 2}
 
 
 def test_code_that_a_run_names_is_not_imported(tmp_path, capsys):
@@ -126,14 +144,12 @@ def test_code_that_a_run_names_is_not_imported(tmp_path, capsys):
     assert args.student == "evil:Student"
 
 
-def test_a_name_is_a_folder_of_runs(here, monkeypatch, capsys):
-    monkeypatch.chdir(here)
-    args = ["--student", "cgcnn", "--vanilla", "--epochs", "1", "--data", "toys.npz"]
-    cli.call(distill, [*args, "--name", "mine", "--cache", "cache", *COMMON])
-    assert (here / "runs" / "mine" / "result.json").exists()
-    from crysgnn_jax.training.predictor import TrainedModel
-
-    assert TrainedModel.load("mine").property == "energy"
-    for words in (["--name", "a/b"], ["--name", "a", "--workdir", "b"]):
+def test_a_name_is_a_folder_of_runs(here, tmp_path, monkeypatch):
+    shutil.copytree(here / "teacher", tmp_path / "runs" / "mine")
+    monkeypatch.chdir(tmp_path)
+    assert TrainedModel.load("mine").path == Path("runs/mine")
+    words = ["--student", "cgcnn"]
+    assert distill.parser().parse_args([*words, "--name", "mine"]).workdir == Path("runs/mine")
+    for more in (["--name", "a/b"], ["--name", "a", "--workdir", "b"]):
         with pytest.raises(SystemExit):
-            distill.parser().parse_args([*args, *words])
+            distill.parser().parse_args([*words, *more])
