@@ -27,15 +27,14 @@ FLAGS = (
 
 
 def run(folder, *more):
-    toy_runs.run(
-        debias, folder, *FLAGS, "--teacher", folder / "teacher", "--workdir", folder / "run", *more
-    )
+    toy_runs.run(debias, folder, *FLAGS, "--workdir", folder / "run", *more)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A finished run on 40 crystals with a DFT value and 40 that were measured too."""
-    path = toy_runs.prepare(tmp_path_factory.mktemp("debias"), 84)
+    path = tmp_path_factory.mktemp("debias")
+    write_table(path / "toys.npz", collection(84))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
         with open("measured.csv", "w", newline="") as file:
