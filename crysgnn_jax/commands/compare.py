@@ -145,7 +145,7 @@ def execute(args: argparse.Namespace) -> None:
             (folder / "table.md").write_text(table)
             write_csv(rows, folder / "table.csv")
             learning_curves(rows, folder / "learning_curves.png", data)
-            write_text(folder / REPORT, comparison_page(rows, notes, runs, data, folder))
+    write_text(base / REPORT, comparison_page(rows, notes, runs, data, base))
     if args.record is not None:
         _record(args, jobs, outcomes)
     print(table)

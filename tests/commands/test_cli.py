@@ -32,9 +32,10 @@ def crysgnn(*words):
 def test_without_a_command_all_are_listed():
     done = crysgnn()
     assert done.returncode == 0 and done.stdout.strip() == overview()
+    width = max(map(len, COMMANDS))
     for name in COMMANDS:
         about = importlib.import_module(f"crysgnn_jax.commands.{name}").__doc__.split("\n")[0]
-        assert f"  {name.ljust(8)}  {about}" in done.stdout.splitlines()
+        assert f"  {name.ljust(width)}  {about}" in done.stdout.splitlines()
 
 
 def test_there_is_an_entry_point_for_each_command():

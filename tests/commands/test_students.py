@@ -72,7 +72,9 @@ def test_crysxpp_starts_from_the_autoencoder_and_explains_itself(here, tmp_path,
     weights = [float(row["mean_absolute_weight"]) for row in rows]
     assert len(rows) == 9 and "electronegativity" in {row["element_property"] for row in rows}
     assert weights == sorted(weights, reverse=True)
-    assert (tmp_path / "a" / "explanation.png").read_bytes().startswith(b"\x89PNG")
+    # One epoch leaves them where they began, and a picture of that would say nothing.
+    assert not (tmp_path / "a" / "explanation.png").exists()
+    assert "within 1 % of each other" in (tmp_path / "a" / "report.html").read_text()
     # Other weights to start from are another run.
     with pytest.raises(UserError, match="with start "):
         _distil(here, "crysxpp", "--workdir", tmp_path / "a", *flags)
