@@ -5,7 +5,9 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 from crysgnn_jax.reporting import page
@@ -123,34 +125,46 @@ def _table(rows: Sequence[Row]) -> str:
 
 
 def _errors(rows: Sequence[Row], student: str) -> go.Figure:
-    """Error against the number of training crystals, of one student."""
+    """Errors of one student: against the number of training crystals where there are several, else
+    one variant beside the other, with each seed's."""
+    sizes = sorted({row.n_train for row in rows})
     figure = go.Figure()
     for variant, (colour, mark) in _VARIANTS.items():
         points = sorted(
             (row.n_train, *mean_and_deviation(row.errors[variant]))
             for row in rows
-            if variant in row.errors
+            if np.isfinite(row.errors.get(variant, np.nan)).any()
         )
-        points = [point for point in points if not math.isnan(point[1])]
-        if points:
-            sizes, means, spreads = zip(*points)
+        if not points:
+            continue
+        at: Any
+        at, means, spreads = zip(*points)
+        if len(sizes) == 1:
+            at = (variant,)
+            of_seeds = np.concatenate([row.errors.get(variant, []) for row in rows])
             figure.add_scatter(
-                x=sizes, y=means, name=variant, mode="lines+markers",
-                error_y={"array": spreads, "thickness": 1.2, "width": 4},
-                marker={"symbol": mark, "size": 8}, line={"color": COLOURS[colour]},
-                hovertemplate=f"{variant}, %{{x:,.0f}} crystals: %{{y:.4g}}<extra></extra>",
+                x=[variant] * len(of_seeds), y=of_seeds, mode="markers", showlegend=False,
+                marker={"color": COLOURS["other"], "size": 5},
+                hovertemplate=f"{variant}, a seed: %{{y:.4g}}<extra></extra>",
             )  # fmt: skip
-    means_of = sorted({(row.n_train, mean_and_deviation(row.of_mean)[0]) for row in rows})
-    sizes, means = zip(*means_of)
+        figure.add_scatter(
+            x=at, y=means, name=variant, mode="lines+markers",
+            error_y={"array": spreads, "thickness": 1.2, "width": 4},
+            marker={"symbol": mark, "size": 9}, line={"color": COLOURS[colour]},
+            hovertemplate=f"{variant}: %{{y:.4g}}<extra></extra>",
+        )  # fmt: skip
+    of_mean = {row.n_train: mean_and_deviation(row.of_mean)[0] for row in rows}
+    at = [trace.x[0] for trace in figure.data] if len(sizes) == 1 else sizes
     figure.add_scatter(
-        x=sizes, y=means, name="predicting the mean", mode="lines+markers",
-        marker={"symbol": "line-ew-open", "size": 12},
-        line={"dash": "dash", "color": COLOURS["other"]},
+        x=at, y=[of_mean[size] for size in sizes] * (len(at) // len(sizes)),
+        name="predicting the mean", mode="lines", line={"dash": "dash", "color": COLOURS["other"]},
         hovertemplate="predicting the mean: %{y:.4g}<extra></extra>",
     )  # fmt: skip
-    figure.update_xaxes(
-        title_text="training crystals", tickvals=sizes, ticktext=[f"{n:,.0f}" for n in sizes]
-    )
+    if len(sizes) == 1:
+        figure.update_xaxes(title_text=f"{sizes[0]:,.0f} training crystals", type="category")
+    else:
+        ticks = [f"{size:,.0f}" for size in sizes]
+        figure.update_xaxes(title_text="training crystals", tickvals=sizes, ticktext=ticks)
     figure.update_yaxes(title_text=with_unit("test error", rows[0].unit), rangemode="tozero")
     figure.update_layout(title={"text": student.rpartition(":")[2], "font": {"size": 14}})
     return figure

@@ -168,6 +168,8 @@ def _table(runs: Sequence[tuple[Record, str, str]], home: Path, output: Path, un
         _, scores = record.curve(_score(record))
         result = record.result or {}
         n, of = len(scores), record.settings.get("epochs")
+        # Networks that come with the package have no lines of their epochs.
+        least = min(scores) if scores else result.get(_score(record), float("nan"))
         epoch = "–" if of is None else f"{result.get('epochs', n)} of {of}"
         rows.append(
             [
@@ -177,7 +179,7 @@ def _table(runs: Sequence[tuple[Record, str, str]], home: Path, output: Path, un
                 html.escape(record.data),
                 state,
                 epoch,
-                number(min(scores)) if scores else "–",
+                number(least),
                 *(number(result.get(name, float("nan"))) for name in _OF_TESTS if record.property),
             ]
         )

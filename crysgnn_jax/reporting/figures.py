@@ -58,8 +58,7 @@ def save(figure: Figure, path: Path) -> None:
     """Write a picture as a PNG of 300 dots an inch, and as an SVG beside it."""
     figure.savefig(path, dpi=300)
     figure.set_layout_engine("none")  # as it was laid out just now
-    # Without the date, the same run gives the same file.
-    figure.savefig(path.with_suffix(".svg"), dpi=300, metadata={"Date": None})
+    figure.savefig(path.with_suffix(".svg"), dpi=300)
 
 
 def loss_curves(record: Record, path: Path) -> None:

@@ -147,6 +147,14 @@ def test_twins(here, capsys):
     ).read_text()
 
 
+def test_tensorboard_is_told_and_the_run_is_the_same_without(here, capsys):
+    pytest.importorskip("tensorboardX")
+    _distill(here, "told", "--vanilla", "--tensorboard")
+    assert list((here / "told/tensorboard").glob("events.out.tfevents.*"))
+    _distill(here, "told", "--vanilla")
+    assert "holds a finished run" in capsys.readouterr().err
+
+
 def test_twins_start_from_the_same_weights(here):
     """At a rate of nothing, they end where they started."""
     _distill(here, "still", "--learning-rate", "1e-30")

@@ -8,12 +8,12 @@ import sys
 import time
 
 import pytest
-from made_runs import write_pretraining, write_run
 
 from crysgnn_jax.commands import cli, dashboard
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.reporting.dashboard import runs_in, state_of
 from crysgnn_jax.reporting.records import Record
+from made_runs import write_pretraining, write_run
 
 
 def test_a_page_lists_finished_and_unfinished_runs_with_their_curves(tmp_path, capsys):

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from made_runs import write_pretraining, write_run
 from matplotlib.figure import Figure
 
 from crysgnn_jax.reporting import figures
 from crysgnn_jax.reporting.records import Record
+from made_runs import write_pretraining, write_run
 
 
 @pytest.fixture

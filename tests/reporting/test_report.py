@@ -6,12 +6,12 @@ import shutil
 import time
 
 import pytest
-from made_runs import write_pretraining, write_run
 
 from crysgnn_jax.reporting import page
 from crysgnn_jax.reporting.records import Record
 from crysgnn_jax.reporting.report import page_of
 from crysgnn_jax.reporting.structures import drawing
+from made_runs import write_pretraining, write_run
 from toys import rocksalt
 
 
