@@ -29,8 +29,9 @@ def words_of(
     about = f"`config` {path}"
     skipped = set(given)
     if isinstance(found.get("made_with"), dict):
-        if found["made_with"].get("command") == "compare":
-            raise UserError(f"{about} is a cell of a comparison; give flags by name")
+        many = found["made_with"].get("command")
+        if many in ("compare", "debias"):
+            raise UserError(f"{about} is of one run of the many of {many}; give flags by name")
         found = flags_of_run(found)
         _require_own_words(found, skipped, about)
     other = found.pop("command", command)

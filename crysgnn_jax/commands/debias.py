@@ -93,7 +93,7 @@ def parser() -> flags.Parser:
     flags.add_teacher_flag(out, files=True)
     flags.add_settings(out, PropertySettings, ("weight",))
     flags.add_settings(out, UntaggedSettings)
-    flags.add_run_flags(out, "runs/debias-DATA")
+    flags.add_config_flag(flags.add_run_flags(out, "runs/debias-DATA"))
     flags.add_record_flag(out)
     flags.add_training_flags(out, ("epochs", "batch_size", "learning_rate"))
     group = out.add_argument_group("adaptation")

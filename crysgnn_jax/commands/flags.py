@@ -337,7 +337,7 @@ def add_run_flags(parser: argparse.ArgumentParser, workdir: str) -> Any:
         dest="workdir",
         type=run_named,
         metavar="NAME",
-        help="what the run is called: the same as --workdir runs/NAME",
+        help="what the run is called: the same as --workdir runs/NAME (default: see there)",
     )
     group.add_argument(
         "--overwrite",
@@ -354,7 +354,7 @@ def add_config_flag(group: Any) -> None:
         type=Path,
         metavar="FILE",
         help="flags by name, as YAML or JSON, or the config.json of a run; what is given on the "
-        "command line counts before it",
+        "command line counts before it (default: none)",
     )
 
 
@@ -377,7 +377,7 @@ def add_export_flag(group: Any) -> None:
         type=Path,
         metavar="FILE",
         help="also write the trained network to one file (safetensors), which --model and "
-        "--teacher take; of twins the distilled one",
+        "--teacher take; of twins the distilled one (default: none)",
     )
 
 

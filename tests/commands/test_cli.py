@@ -216,7 +216,7 @@ def test_what_a_flag_wants_is_said(command, words, message, capsys):
             "good has no 'foo' among its tags: it has none",
         ),
         (predict, ["--model", "twins", "good"], "holds twins; name twins/distilled or twins/vanil"),
-        (predict, ["--model", "cgcnn", "good"], "there are crysgnn-mp, crysgnn-mp-cgcnn"),
+        (predict, ["--model", "cgcnn", "good"], "crysgnn-mp, crysgnn-mp-cgcnn"),
         (predict, ["--model", "crysgnn-mp", "good"], "predicts no property"),
         (distill, ["--student", "no.py:Net"], "--student no.py:Net: no.py cannot be imported"),
     ],
