@@ -208,17 +208,16 @@ def _plan(run: Run, task: Task, workdir: Workdir) -> str:
     crystals = f"{len(split.train):,} crystals to train on, {len(split.validation):,} to validate"
     if len(split.test):
         crystals += f", {len(split.test):,} to test"
-    at_most = "at most " if settings.patience is not None else ""
+    epochs = f"{settings.epochs} epoch{'s' if settings.epochs > 1 else ''}"
+    if settings.patience is not None:
+        epochs = f"at most {epochs}"
     steps = f"{run.steps_per_epoch:,} step{'s' if run.steps_per_epoch > 1 else ''}"
     more = ""
     if workdir.continuations:
         last = workdir.continuations[-1]
         more = f" (from epoch {last['from_epoch']}, the best of the first {last['after_epoch']})"
     # A GPU that is not used should not go unnoticed.
-    return (
-        f"{crystals}; {task.in_words()}; {at_most}{settings.epochs} epochs{more} of {steps}, "
-        f"on {run.devices}"
-    )
+    return f"{crystals}; {task.in_words()}; {epochs}{more} of {steps}, on {run.devices}"
 
 
 def _beside(run: Run) -> float:
