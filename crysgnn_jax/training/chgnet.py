@@ -111,16 +111,19 @@ class CHGNetTeacher:
         for first in range(0, len(store), _PIECE):
             graphs, rows = [], []
             last = min(first + _PIECE, len(store))
-            for row in range(first, last):
-                crystal = store.crystal(row)
-                try:
-                    graphs.append(self._graph(crystal))
-                    rows.append(row)
-                except ValueError as error:
-                    refused.append(f"{crystal.id}: {error}")
-                    out[store.node_offsets[row] : store.node_offsets[row + 1]] = np.nan
-            for row, features in zip(rows, self._features(graphs)):
-                out[store.node_offsets[row] : store.node_offsets[row + 1]] = features
+            with warnings.catch_warnings():
+                # Of PyTorch and pymatgen, about what chgnet does and does not need.
+                warnings.simplefilter("ignore", UserWarning)
+                for row in range(first, last):
+                    crystal = store.crystal(row)
+                    try:
+                        graphs.append(self._graph(crystal))
+                        rows.append(row)
+                    except ValueError as error:
+                        refused.append(f"{crystal.id}: {error}")
+                        out[store.node_offsets[row] : store.node_offsets[row + 1]] = np.nan
+                for row, features in zip(rows, self._features(graphs)):
+                    out[store.node_offsets[row] : store.node_offsets[row + 1]] = features
             if bar is not None:
                 bar.update(last)
         if bar is not None:
@@ -150,10 +153,6 @@ class CHGNetTeacher:
         """``[n_atoms, 64]`` of each graph."""
         if not graphs:
             return []
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of PyTorch, about CHGNet's own code
-            found = self.model.predict_graph(
-                graphs, task="e", return_atom_feas=True, batch_size=_PIECE
-            )
+        found = self.model.predict_graph(graphs, task="e", return_atom_feas=True, batch_size=_PIECE)
         # Of a single graph it gives what it gives, and no list.
         return [one["atom_fea"] for one in (found if isinstance(found, list) else [found])]
