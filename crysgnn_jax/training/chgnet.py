@@ -97,7 +97,7 @@ class CHGNetTeacher:
             raise UserError(f"`teacher` chgnet can take no crystal of {store.source_name}")
         if ids:
             _log.warning(
-                "chgnet cannot take %d of %d crystals, which are learned from labels alone: %s",
+                "chgnet cannot take %d of %d crystals, and does not pull on them: %s",
                 *(len(ids), len(store), ", ".join(ids)),
             )
         return found
@@ -108,6 +108,8 @@ class CHGNetTeacher:
         bar = None
         if not quiet and sys.stderr.isatty():
             bar = Bar("atom features of chgnet", len(store), "crystals", sys.stderr)
+        elif not quiet:
+            print(f"atom features of chgnet: {len(store)} crystals", file=sys.stderr, flush=True)
         for first in range(0, len(store), _PIECE):
             graphs, rows = [], []
             last = min(first + _PIECE, len(store))

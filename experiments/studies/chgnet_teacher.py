@@ -11,6 +11,7 @@ once, and the same command goes on.
 """
 
 import argparse
+import importlib.metadata
 import json
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,12 @@ def main() -> None:
                 print(one.path.name, one.result()["test_mae"], flush=True)
     gain = read_json(args.record.with_name("gain.json"))["cells"]
     rows = summary(jobs, gain)
-    counts = {"n_unlabelled": N_UNLABELLED, "passes": PASSES, "property": PROPERTY}
+    counts = {
+        "n_unlabelled": N_UNLABELLED,
+        "passes": PASSES,
+        "property": PROPERTY,
+        "packages": {name: importlib.metadata.version(name) for name in ("chgnet", "torch")},
+    }
     write_json(args.record, {**about(), **counts, "rows": rows})
     for row in rows:
         print(row["n_train"], row["teacher"], np.mean(row["test"]), f"{row['gain']:.1f} %")

@@ -125,7 +125,7 @@ def test_crystals_that_it_cannot_take_are_named(stand_in, tmp_path, caplog):
         "chgnet cannot take helium: Structure helium has isolated atoms",
         "chgnet cannot take berkelium: it has atomic number 97, beyond 94",
     ]
-    assert "2 of 3 crystals, which are learned from labels alone: helium, berkelium" in last
+    assert "2 of 3 crystals, and does not pull on them: helium, berkelium" in last
     with pytest.raises(UserError, match="chgnet can take no crystal of"):
         CHGNetTeacher.load().embeddings(store_of(crystals[1:], tmp_path))
 
