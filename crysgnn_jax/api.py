@@ -272,8 +272,9 @@ def train(
       property: the label to predict; where there is but one, or the data set has one of its own, it
         need not be given.
       workdir: where the run is written.
-      teacher: what to distil from: a network trained without labels, its run, ``crysgnn-mp``, or
-        an ``.npz`` of atom embeddings made elsewhere, see `EmbeddingsFile`.
+      teacher: what to distil from: a network trained without labels, its run, ``crysgnn-mp``, an
+        ``.npz`` of atom embeddings made elsewhere, see `EmbeddingsFile`, or ``chgnet``, which has
+        seen labels of the Materials Project.
       pull: how the teacher pulls: a name, or a function (student, teacher, batch) → scalar.
       unlabelled: crystals to follow the teacher on before any label, as of `read`, or several such;
         where not given, the student has the start that comes with the package, if there is one, or
@@ -325,6 +326,7 @@ def train(
         pull=pull_name,
         untagged=untagged,
         taught=learning.taught_by > 0,
+        quiet=quiet,
     )
     parts = prepared.split(split, training.seed)
     chosen.require(len(parts.train))

@@ -287,6 +287,12 @@ class Batch:
         """``[n_node, d]``: the teacher's, in a step of distillation."""
         return self.graph.nodes["teacher_embeddings"]
 
+    @property
+    def followed(self) -> "Batch":
+        """The batch as a pull sees it: crystals that the teacher cannot take have no atoms."""
+        taught = self.graph.nodes.get("taught")
+        return self if taught is None else self.with_nodes(count=self.atoms.weights * taught[:, 0])
+
     def mean_of_atoms(self, values: jax.Array) -> jax.Array:
         """Mean over the atoms of each crystal: ``[n_node, d]`` → ``[n_graph, d]``; 0 for empty
         ones."""

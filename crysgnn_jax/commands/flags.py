@@ -242,7 +242,12 @@ def add_teacher_flag(parser: argparse.ArgumentParser, *, files: bool = False) ->
         default=Path(TEACHER),
         metavar="NAME|DIR|FILE" if files else "NAME|DIR",
         help="the teacher that comes with the package, a pre-training run, or converted weights"
-        + ("; or an .npz of atom embeddings, as embed writes it" if files else "")
+        + (
+            "; an .npz of atom embeddings, as embed writes it; or chgnet, which was trained with "
+            "labels of the Materials Project and needs the extra chgnet"
+            if files
+            else ""
+        )
         + f" (default {TEACHER})",
     )
 

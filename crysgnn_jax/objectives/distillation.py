@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import jraph
+import numpy as np
 
 from crysgnn_jax.batches.views import Batch
 from crysgnn_jax.members import find_member
@@ -54,6 +55,22 @@ def standardised_loss(student: jax.Array, teacher: jax.Array, batch: Batch) -> j
 
 PULLS: dict[str, Pull] = {"standardised": standardised_loss, "released": embedding_loss}
 """Name on the command line → what it is."""
+
+
+def teacher_columns(embeddings: np.ndarray) -> dict[str, np.ndarray]:
+    """What batches carry of a teacher, as columns of atoms.
+
+    Args:
+      embeddings: ``[all atoms, d]``; NaN in crystals that the teacher cannot take. The pull leaves
+        these out, and they count as crystals without any distance.
+    """
+    taught = np.isfinite(embeddings[:, :1])
+    if taught.all():
+        return {"teacher_embeddings": embeddings}
+    return {
+        "teacher_embeddings": np.where(taught, embeddings, np.float32(0.0)),
+        "taught": taught.astype(np.float32),
+    }
 
 
 def is_projected(pull: Pull) -> bool:
@@ -116,7 +133,7 @@ def distil(property_loss: Loss, pull: Pull = embedding_loss, *, weight: float = 
                 f"{teacher.shape}; wrap the student in ProjectedStudent"
             )
         value, parts = property_loss(outputs, graph)
-        distance = pull(outputs.embeddings, teacher, batch)
+        distance = pull(outputs.embeddings, teacher, batch.followed)
         return (1.0 - weight) * value + weight * distance, {**parts, "embedding": distance}
 
     return loss

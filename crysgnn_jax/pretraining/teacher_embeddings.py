@@ -41,7 +41,7 @@ class TeacherEmbeddings(Objective):
 
     def loss(self, outputs: jax.Array, batch: Batch, seen: Batch) -> jax.Array:
         teacher = jax.lax.stop_gradient(batch.teacher_embeddings)
-        return self.pull(outputs, teacher, batch)
+        return self.pull(outputs, teacher, batch.followed)
 
     def trivial_loss(self, answers: np.ndarray | None) -> float | None:
         return 1.0 if self.pull is standardised_loss else None

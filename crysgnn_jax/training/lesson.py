@@ -20,6 +20,7 @@ from crysgnn_jax.models.registry import OTHERS, build_student, plain_settings
 from crysgnn_jax.objectives.distillation import Pull, embedding_loss
 from crysgnn_jax.pretraining.registry import PRETRAINED
 from crysgnn_jax.training import shipped
+from crysgnn_jax.training.chgnet import CHGNET, CHGNetTeacher
 from crysgnn_jax.training.devices import Devices
 from crysgnn_jax.training.embeddings_file import EmbeddingsFile
 from crysgnn_jax.training.logs import Progress
@@ -38,7 +39,7 @@ from crysgnn_jax.training.workdir import read_made_with
 
 _log = logging.getLogger(__name__)
 
-Teacher = TrainedModel | EmbeddingsFile
+Teacher = TrainedModel | EmbeddingsFile | CHGNetTeacher
 """What can be distilled from."""
 
 BuildGraphs = Callable[[Source, FeaturiserSettings], GraphStore]
@@ -401,6 +402,7 @@ def prepare(
     pull: str = "released",
     untagged: UntaggedSettings | None = None,
     taught: bool = False,
+    quiet: bool = False,
 ) -> Lesson:
     """Graphs and, with a teacher, its embeddings.
 
@@ -410,8 +412,8 @@ def prepare(
       property: what to predict.
       build_graphs: crystals → graphs.
       devices: where the teacher runs.
-      teacher: decides how crystals become graphs, unless the student does, or the teacher is a
-        file of embeddings.
+      teacher: decides how crystals become graphs, unless the student does, or the teacher is
+        CHGNet or a file of embeddings.
       distilled: whether to learn from the teacher; a twin that does not has the same graphs.
       graphs: fields of `FeaturiserSettings` that the user chose.
       unlabelled: crystals without labels, to follow the teacher on, from the student's start that
@@ -421,26 +423,28 @@ def prepare(
       pull: name of the teacher's pull.
       untagged: how to follow the teacher before any label; None for not at all.
       taught: whether members are to tell of the unlabelled crystals, which then are needed.
+      quiet: show no progress.
 
     Raises:
       UserError: no crystal has the property; the user chose other graphs than the teacher's, where
         they should be the same; or no unlabelled crystal is left.
     """
     model = teacher if isinstance(teacher, TrainedModel) else None
+    knows_others = teacher is not None and not isinstance(teacher, EmbeddingsFile)
     featuriser = student_graphs(student.network, model, graphs or {})
     others: list[Source] = []
     stage = untagged.filled(pull) if untagged and distilled and teacher is not None else None
     if stage and not unlabelled and stage.untagged_epochs is None and student.has_learned:
         stage = None
-    if stage and model and stage.untagged_epochs != 0:
-        found = shipped_start(model, student, pull, featuriser)
+    if stage and knows_others and stage.untagged_epochs != 0:
+        found = shipped_start(model, student, pull, featuriser) if model else None
         if found is not None:
             student = dataclasses.replace(student, start=start_of(found))
         if found is not None and stage.untagged_epochs is None and not unlabelled:
             stage = None
         elif not unlabelled:
             others = [read("bundled")]
-    if taught and model and not unlabelled:
+    if taught and knows_others and not unlabelled:
         others = [read("bundled")]
     unlabelled = unlabelled or others
     if unlabelled and distilled and teacher is not None:
@@ -451,7 +455,7 @@ def prepare(
         raise UserError(f"`property` {property}: no crystal of {store.source_name} has a value")
     if teacher is None or not distilled:
         return Lesson(student, property, store, labelled)
-    embeddings = embeddings_of(teacher, source, store, build_graphs, devices)
+    embeddings = embeddings_of(teacher, source, store, build_graphs, devices, quiet=quiet)
     more = unlabelled_rows(store) if unlabelled else None
     if more is not None and not len(more):
         if not others:
@@ -482,13 +486,21 @@ def shipped_start(
 
 
 def load_teacher(given: Path | str, parameter: str = "teacher") -> Teacher:
-    """What to distil from: a network by name or workdir, or a file of embeddings, ``.npz``.
+    """What to distil from: a network by name or workdir, a file of embeddings, ``.npz``, or
+    ``chgnet``.
 
     Raises:
-      UserError: as of `TrainedModel.load` and `EmbeddingsFile.load`.
+      UserError: as of `TrainedModel.load`, `EmbeddingsFile.load` and `CHGNetTeacher.load`.
     """
     if Path(given).suffix == ".npz":
         return EmbeddingsFile.load(given)
+    if str(given) == CHGNET and not shipped.found(given).exists():
+        _log.warning(
+            "the teacher chgnet was trained on energies, forces, stresses and magnetic moments of "
+            "the Materials Project: what it teaches knows those labels, and a test on crystals "
+            "that it has seen is none"
+        )
+        return CHGNetTeacher.load()
     teacher = TrainedModel.load(given, parameter)
     if teacher.property is not None:
         _log.warning(
@@ -553,8 +565,11 @@ def embeddings_of(
     store: GraphStore,
     build_graphs: BuildGraphs,
     devices: Devices,
+    *,
+    quiet: bool = False,
 ) -> np.ndarray:
-    """The teacher's embeddings of the atoms of a student's store, ``[all atoms, d]``.
+    """The teacher's embeddings of the atoms of a student's store, ``[all atoms, d]``; NaN in
+    crystals that CHGNet cannot take.
 
     Where the student's graphs are of another kind, the teacher sees the same crystals as graphs
     of its own.
@@ -565,6 +580,8 @@ def embeddings_of(
     """
     if isinstance(teacher, EmbeddingsFile):
         return teacher.of(_own_ids(store), store.n_nodes)
+    if isinstance(teacher, CHGNetTeacher):
+        return teacher.embeddings(store, quiet=quiet)
     theirs = store
     if store.settings != teacher.featuriser:
         theirs = build_graphs(source, teacher.featuriser)

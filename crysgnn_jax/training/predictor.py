@@ -4,9 +4,6 @@ import dataclasses
 import functools
 import hashlib
 import io
-import json
-import logging
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,11 +14,8 @@ import jraph
 import numpy as np
 
 from crysgnn_jax.batches.loader import Batcher, Loader, lay_out
-from crysgnn_jax.cache import locked
-from crysgnn_jax.checksums import checksums, first_damaged
 from crysgnn_jax.crystals.readers import read
 from crysgnn_jax.errors import UserError
-from crysgnn_jax.files import write_json
 from crysgnn_jax.graphs.build import build_store
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.graphs.store import GraphStore
@@ -34,6 +28,7 @@ from crysgnn_jax.training import explanation, shipped
 from crysgnn_jax.training.checkpoints import require_shapes, restore_best
 from crysgnn_jax.training.devices import Devices
 from crysgnn_jax.training.evaluation import Evaluator, predicted
+from crysgnn_jax.training.kept_embeddings import kept_embeddings, new_embeddings
 from crysgnn_jax.training.model_file import export, read_model
 from crysgnn_jax.training.predictions import Predictions, assess
 from crysgnn_jax.training.property_task import Start, Variables, bare
@@ -48,8 +43,6 @@ from crysgnn_jax.training.workdir import (
     read_json,
     read_made_with,
 )
-
-_log = logging.getLogger(__name__)
 
 BATCH_SIZE = 128
 """Crystals of an average batch when a network runs in evaluation mode."""
@@ -245,42 +238,20 @@ class TrainedModel:
           UserError: the store's graphs were built with other settings than the network's.
         """
         store.settings.require(self.featuriser, f"the network in {self.path}")
-        path = store.path / "embeddings" / f"{self.fingerprint}.npy"
-        try:
-            if not _is_whole(path, quiet=True):
-                path.parent.mkdir(exist_ok=True)
-                # A run that finds another one computing the same waits for it.
-                with locked(path.with_suffix(".lock")):
-                    if not _is_whole(path):
-                        self._compute(path, store, devices, batch_size)
-            return np.load(path, mmap_mode="r")
-        except OSError as error:
-            raise UserError(
-                f"{path.parent}: the teacher's embeddings cannot be kept there "
-                f"({error.strerror}); name another `cache`"
-            ) from None
+        return kept_embeddings(
+            store,
+            self.fingerprint,
+            lambda file: self._compute(file, store, devices, batch_size),
+        )
 
-    def _compute(self, path: Path, store: GraphStore, devices: Devices, batch_size: int) -> None:
-        draft = path.with_suffix(".draft")
-        path.with_suffix(".json").unlink(missing_ok=True)
-        try:
-            self._compute_to(draft, store, devices, batch_size)
-            os.replace(draft, path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
-        write_json(path.with_suffix(".json"), checksums(path.parent, [path.name]))
-
-    def _compute_to(self, file: Path, store: GraphStore, devices: Devices, batch_size: int) -> None:
+    def _compute(self, file: Path, store: GraphStore, devices: Devices, batch_size: int) -> None:
         rows = np.arange(len(store))
         batcher = self._batcher(store, rows, batch_size)
         evaluator = Evaluator(devices, self.embed_batch, Loader(batcher, devices))
         out: Any = None
         for step_rows, vectors in evaluator.batches(devices.replicate(self.variables), rows):
             if out is None:
-                shape = (int(store.node_offsets[-1]), vectors.shape[-1])
-                out = np.lib.format.open_memmap(file, "w+", np.float32, shape)
-                _reserve(file)
+                out = new_embeddings(file, store, vectors.shape[-1])
             for chosen, values in zip(step_rows, np.asarray(vectors)):
                 out[batcher.atoms(chosen)] = values[batcher.graphs.nodes_of_atoms(chosen)]
         out.flush()
@@ -458,33 +429,6 @@ def _runs_in(folder: Path) -> list[str]:
     """Finished runs that predict a property, under a folder."""
     found = sorted(path.parent for path in folder.glob("**/predictions.csv"))
     return [str(path) for path in found if (path / RESULT).exists()]
-
-
-def _is_whole(path: Path, *, quiet: bool = False) -> bool:
-    """Whether embeddings are there, and as they were written; if not, that is said unless
-    ``quiet``."""
-    try:
-        known = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        damage = first_damaged(path.parent, known) if path.name in known else "its sums are lost"
-    except FileNotFoundError:
-        return False
-    except (ValueError, TypeError, KeyError):
-        damage = "its sums are lost"
-    if damage is not None and not quiet:
-        _log.warning("%s: %s; the embeddings are computed again", path.parent, damage)
-    return damage is None
-
-
-def _reserve(file: Path) -> None:
-    """Have a file's bytes on the disk before they are mapped: where a disk becomes full while a
-    mapped file is written, the process is ended without a word.
-
-    Raises:
-      OSError: there is no room.
-    """
-    if hasattr(os, "posix_fallocate"):
-        with open(file, "r+b") as stream:
-            os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
 
 
 def take_over(source: TrainedModel, parts: str = "") -> Callable:

@@ -14,6 +14,7 @@ from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.members import code_of, is_own
 from crysgnn_jax.models.registry import plain_settings
+from crysgnn_jax.objectives.distillation import teacher_columns
 from crysgnn_jax.pretraining.objective import (
     Objective,
     Weighted,
@@ -142,7 +143,7 @@ class PretrainingTask:
         needs = dataclasses.replace(needs, lists=tuple(lists))
         columns = {}
         if self.teacher_embeddings is not None:
-            columns["teacher_embeddings"] = self.teacher_embeddings
+            columns = teacher_columns(self.teacher_embeddings)
         rows = np.concatenate([split.train, split.validation])
         batcher, _ = lay_out(store, rows, needs, run.settings.batch_size, node_columns=columns)
         loader = Loader(batcher, run.devices)

@@ -23,6 +23,7 @@ from crysgnn_jax.objectives.distillation import (
     distil,
     embedding_loss,
     is_projected,
+    teacher_columns,
 )
 from crysgnn_jax.objectives.property import Standardiser, property_loss
 from crysgnn_jax.settings import deciding
@@ -155,7 +156,7 @@ class PropertyTask:
             label_weight[self.taught.rows] = self.taught.weights
         columns = {}
         if self.teacher_embeddings is not None:
-            columns["teacher_embeddings"] = self.teacher_embeddings
+            columns = teacher_columns(self.teacher_embeddings)
         batcher, share = lay_out(
             run.store,
             rows,

@@ -9,7 +9,13 @@ import pytest
 from crysgnn_jax.batches.views import Batch
 from crysgnn_jax.models.cgcnn import CGCNN
 from crysgnn_jax.models.network import Prediction
-from crysgnn_jax.objectives.distillation import ProjectedStudent, distil, embedding_loss
+from crysgnn_jax.objectives.distillation import (
+    ProjectedStudent,
+    distil,
+    embedding_loss,
+    standardised_loss,
+    teacher_columns,
+)
 from crysgnn_jax.objectives.property import Standardiser, property_loss
 from golden import (
     assert_close,
@@ -176,3 +182,26 @@ def test_a_crystal_without_a_label_is_pulled_and_no_more():
     assert float(one["property"]) == pytest.approx(1.0) == float(one["mae"])
     assert float(none["property"]) == 0.0
     assert both["embedding"] == one["embedding"] == none["embedding"] > 0
+
+
+@pytest.mark.parametrize("pull", [embedding_loss, standardised_loss])
+def test_a_crystal_that_the_teacher_cannot_take_is_not_pulled(pull):
+    graph = _small_graph()
+    teacher = np.array(graph.nodes["teacher_embeddings"])
+    assert teacher_columns(teacher).keys() == {"teacher_embeddings"}
+
+    def gradient_and_value(teacher, n_crystals):
+        columns = teacher_columns(teacher)
+        # Without the second crystal, where there is but one.
+        count = jnp.array([1.0, *[float(n_crystals > 1)] * 2, 0.0])
+        batch = graph._replace(nodes={**graph.nodes, "count": count, **columns})
+        loss = distil(lambda outputs, batch: (0.0, {}), pull, weight=1.0)
+        of = lambda atoms: loss(Prediction(jnp.zeros(3), atoms), batch)[0]
+        return jax.value_and_grad(of)(jnp.full((4, 4), 0.5))
+
+    known = np.where(np.arange(4)[:, None] == 0, teacher, np.nan)
+    found = gradient_and_value(known, 2)
+    assert float(found[0]) > 0 and np.isfinite(found[0])
+    for ours, theirs in zip(found, gradient_and_value(teacher, 1)):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    assert not np.asarray(found[1])[1:].any()
