@@ -94,6 +94,7 @@ def test_hidden_blocks_asks_for_what_it_hid_and_nothing_else(batch):
     assert objective.loss(wrong, batch, seen) == pytest.approx(20.0, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_hidden_blocks_trains_as_a_script(folder):
     done = run(
         "hidden_blocks.py", folder / "toys.npz", "--workdir", folder / "blocks", "--epochs", 1,
@@ -121,6 +122,7 @@ def test_the_cosine_pull_is_a_flag_away(folder):
     assert settings["pull"] == "cosine_pull:cosine" and settings["pull_code"]
 
 
+@pytest.mark.slow
 def test_crystals_without_labels_are_distilled_on_as_a_script(folder):
     done = run(
         "unlabelled.py", folder / "toys.npz", "energy", folder / "more.npz",

@@ -112,6 +112,7 @@ def test_a_cell_that_runs_out_of_memory_does_not_stop_the_others(
     assert {row["student"] for row in _table(tmp_path / "run")} == {"cgcnn"}
 
 
+@pytest.mark.slow
 def test_killed_comparison_goes_on(here, tmp_path):
     workdir = tmp_path / "run"
     words = [

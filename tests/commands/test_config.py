@@ -89,6 +89,7 @@ def test_a_file_that_is_not_there_is_named(capsys):
     assert "--config nowhere.yml: cannot be read" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_settings_of_a_run_make_it_again(here):
     flags = ("--student", "cgcnn", "--teacher", here / "teacher", "--weight", "0.3")
     flags += ("--epochs", "1", "--set", "n_convolutions=1", "--batch-size", "9", "--unit", "eV")

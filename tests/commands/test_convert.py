@@ -73,6 +73,7 @@ def test_published_error_over_the_materials_project(cgcnn, tmp_path):
     assert np.median(errors) == pytest.approx(0.0238, abs=0.001)
 
 
+@pytest.mark.slow
 def test_converted_networks_are_teachers(tmp_path):
     here = prepare(tmp_path)
     sources = {"crysgnn": REFERENCE / "crysgnn.npz", "crysae": WEIGHTS / "crysae_pretrained.npz"}

@@ -276,16 +276,18 @@ def test_settings_of_the_network(here, tmp_path, pair, message):
 
 
 def test_output_is_whole_or_not_there(here, tmp_path):
-    (tmp_path / "target.csv").write_text("old")
-    (tmp_path / "link.csv").symlink_to(tmp_path / "target.csv")
+    (tmp_path / "target.npz").write_text("old")
+    (tmp_path / "link.npz").symlink_to(tmp_path / "target.npz")
     flags = [str(here / "toys.npz"), "--cache", str(here / "cache"), *COMMON]
     with pytest.raises(UserError, match="no trained model there"):
         cli.call(predict, ["--model", "nowhere", *flags, "--output", str(tmp_path / "new.csv")])
     assert not (tmp_path / "new.csv").exists()
+    (tmp_path / "folder.npz").mkdir()
     with pytest.raises(UserError, match="is a directory; name a file"):
-        cli.call(embed, ["--model", str(here / "teacher"), *flags, "--output", str(tmp_path)])
+        output = str(tmp_path / "folder.npz")
+        cli.call(embed, ["--model", str(here / "teacher"), *flags, "--output", output])
     cli.call(
-        embed, ["--model", str(here / "teacher"), *flags, "--output", str(tmp_path / "link.csv")]
+        embed, ["--model", str(here / "teacher"), *flags, "--output", str(tmp_path / "link.npz")]
     )
-    assert (tmp_path / "link.csv").is_symlink()
-    assert (tmp_path / "target.csv").read_bytes().startswith(b"PK")
+    assert (tmp_path / "link.npz").is_symlink()
+    assert (tmp_path / "target.npz").read_bytes().startswith(b"PK")

@@ -59,7 +59,10 @@ def test_every_command_has_an_example():
                    for block in blocks), name  # fmt: skip
 
 
-LONG = {f"docs/commands/{name}.md" for name in ("pretrain", "distill", "finetune", "compare")}
+LONG = {
+    f"docs/commands/{name}.md"
+    for name in ("pretrain", "distill", "finetune", "compare", "dashboard")
+}
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_without_pytorch(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     path = tmp_path / "model.pth.tar"
     path.touch()
-    with pytest.raises(UserError, match=r"needs PyTorch: pip install 'crysgnn-jax\[convert\]'"):
+    with pytest.raises(UserError, match=r"needs PyTorch: pip install 'crysgnn-jax\[torch\]'"):
         read_checkpoint(path)
 
 

@@ -138,6 +138,7 @@ def _initial(module, graph):
     return jax.jit(lambda key, graph: module.init(key, graph, True))(jax.random.key(0), graph)
 
 
+@pytest.mark.slow
 def test_padding_adds_nothing(tmp_path):
     store = _toy_store(tmp_path, collection(6))
     n_node, n_edge = int(store.n_nodes.sum()), int(store.n_edges.sum())

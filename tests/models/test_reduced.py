@@ -92,7 +92,9 @@ def test_pretraining_is_the_same(batches, name, network):
 
 
 @pytest.mark.parametrize(
-    "module", [CGCNN(), CrysXPP(), GATGNN()], ids=["cgcnn", "crysxpp", "gatgnn"]
+    "module",
+    [CGCNN(), CrysXPP(), pytest.param(GATGNN(), marks=pytest.mark.slow)],
+    ids=["cgcnn", "crysxpp", "gatgnn"],
 )
 def test_distillation_is_the_same(batches, module):
     loss = distil(property_loss(Standardiser(0.0, 1.0)), weight=0.5)
@@ -158,6 +160,7 @@ def test_alignn_needs_bonds(batches):
         lay_out(store, np.arange(len(store)), alignn.NETWORK.needs, 8)
 
 
+@pytest.mark.slow
 def test_devices_share_reduced_graphs(batches):
     """One step of the teacher on one device and on several, the last one without any crystal."""
     store, *_ = batches

@@ -101,6 +101,7 @@ def test_convolutions_fit_crysxpp(golden):
         assert shapes(variables[collection_name]) == shapes(target[collection_name])
 
 
+@pytest.mark.slow
 def test_padding_adds_nothing(tmp_path):
     store = build_store(crystal_list(collection(6)), FeaturiserSettings(), cache_dir=tmp_path)
     n_node = int(store.n_nodes.sum())

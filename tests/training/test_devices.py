@@ -70,7 +70,9 @@ def _step(batcher, module, loss, n_devices, dtype):
     return devices.first(after), devices.first(metrics)
 
 
-@pytest.mark.parametrize("kind", ["crysgnn", "crysae", "distilled", "property"])
+@pytest.mark.parametrize(
+    "kind", ["crysgnn", pytest.param("crysae", marks=pytest.mark.slow), "distilled", "property"]
+)
 def test_devices_agree(batcher, kind):
     # The auto-encoder's gradients are so large that rounding alone reaches the bounds in float32.
     dtype = np.float64 if kind == "crysae" else np.float32

@@ -22,6 +22,7 @@ def here(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_a_file_teaches_as_the_network_that_wrote_it(here):
     # In another order of crystals: they are found by id.
     with np.load(here / "made.npz") as made:

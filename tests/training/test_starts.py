@@ -83,6 +83,7 @@ def test_it_is_taken_over_whole_but_for_the_head(here):
     assert result(here / "still0")["start"]["from"] == "direct"
 
 
+@pytest.mark.slow
 def test_twins_differ_by_the_start_alone(here):
     """`--start` is for the distilled twin; the vanilla one is what it was without."""
     short = ("--student", "cgcnn", "--epochs", "1", "--batch-size", "12")
@@ -156,6 +157,7 @@ def test_a_target_counts_as_much_as_it_weighs(here):
     assert batch.labelled.mean(batch.labels) == pytest.approx((1.0 + 0.25 * 5.0) / 1.25)
 
 
+@pytest.mark.slow
 def test_members_teach_the_student(here):
     flags = (
         "--student", "cgcnn", "--epochs", "2", "--batch-size", "12", "--teacher", here / "teacher",
@@ -179,6 +181,7 @@ def test_members_teach_the_student(here):
     assert text(here / "again") == text(here / "taught")
 
 
+@pytest.mark.slow
 def test_formulas_to_be_tested_on_are_left_out(here):
     both = ("--exclude", here / "more.npz", "--epochs", "1", "--batch-size", "12")
     write_table(here / "all.npz", collection(40))
