@@ -4,8 +4,8 @@ python -m experiments.studies.curves ../data --output runs/studies/curves
 
 CGCNN vanilla and distilled, and the teacher itself under a property head, all of it fine-tuned or
 the head alone, on the same crystals. ``../data`` is as of `experiments.studies.gain`, whose runs of
-the same cells are found where ``--output`` is the same. Runs are made once; ``--collect`` writes the
-record and the picture of those that are there.
+the same cells are found where ``--output`` is the same. Runs are made once; ``--collect`` writes
+the record and the picture of those that are there.
 """
 
 import argparse
