@@ -24,7 +24,7 @@ from crysgnn_jax.training.chgnet import CHGNET
 from crysgnn_jax.training.settings import TEACHER
 from crysgnn_jax.training.workdir import read_json
 from experiments.studies.crystals import SEEDS, Table
-from experiments.studies.runs import Job, about, add_flags, epochs_for
+from experiments.studies.runs import Job, about, add_flags, epochs_for, interval_of_gain
 
 PROPERTY = "formation_energy_per_atom"
 SIZES = (300, 1000)
@@ -97,6 +97,8 @@ def summary(jobs: dict[tuple[str, int, int], Job], gain: dict[str, Any]) -> list
                     "start": [x["start"] for x in found],
                 }
             )
+        ways = ([jobs[teacher, n, seed].path for seed in seeds] for teacher in TEACHERS)
+        rows[-1]["lower_than_by_crysgnn_mp_interval"] = interval_of_gain(*ways)
         vanilla = np.mean([cell["vanilla"][seed] for seed in seeds])
         for row in rows:
             if row["n_train"] == n:
