@@ -75,3 +75,10 @@ def test_where_nothing_is_kept_nothing_is_said():
         "1 validation crystals are too few"
         in Calibration.of([reference([0.0], [1.0])]).said("", 1)[0]
     )
+
+
+def test_crystals_of_one_id_and_different_labels_are_not_shared():
+    first = reference(np.zeros(30), np.ones(30))
+    second = reference(np.full(30, 5.0), np.full(30, 9.0))
+    calibration = Calibration.of([first, second])
+    assert calibration.factor is None and calibration.width == 4.0
