@@ -130,8 +130,8 @@ def _own_errors(references: Sequence[Reference]) -> np.ndarray:
 
 
 def _shared(references: Sequence[Reference]) -> tuple[np.ndarray, np.ndarray]:
-    """Labels ``[v]``, and predictions ``[k, v]``, of the validation crystals that all have; those of
-    one id and different labels are different crystals, of different data."""
+    """Labels ``[v]``, and predictions ``[k, v]``, of the validation crystals that all have; those
+    of one id and different labels are different crystals, of different data."""
     rows = [{id: row for row, id in enumerate(r.validation_ids.tolist())} for r in references]
     ids = [id for id in rows[0] if all(id in found for found in rows)]
     at = [np.array([found[id] for id in ids], int) for found in rows]
