@@ -22,7 +22,7 @@ class Seen(NamedTuple):
 
     Attributes:
       n_crystals: that it has seen.
-      elements: atomic number → crystals that hold the element.
+      elements: atomic number → crystals that hold the element; those that none holds are left out.
       n_atoms: quantile, 0 … 1, → atoms of a cell.
       volume_per_atom: quantile → Å³.
     """
@@ -74,16 +74,6 @@ def seen(name: str) -> Seen:
         quantiles("n_atoms"),
         quantiles("volume_per_atom"),
     )
-
-
-def elements_seen(name: str) -> dict[int, int]:
-    """Atomic number → crystals with that element which the network of this name has seen; those
-    of which it has seen none are left out.
-
-    Raises:
-      UserError: as of `seen`.
-    """
-    return seen(name).elements
 
 
 def read_weights(path: Path) -> dict[str, Any]:
