@@ -97,15 +97,15 @@ class Committee:
             done += len(store)
             said.append(dict(zip(store.ids.tolist(), values)))
             embeddings = vectors if k == 0 else embeddings
-        facts = Facts.of(stores[0])
-        ids = facts.ids.tolist()
-        known = np.array([all(id in found for found in said) for id in ids], bool)
+        ids = stores[0].ids.tolist()
+        known = [row for row, id in enumerate(ids) if all(id in found for found in said)]
+        rows = np.array(known, int)
         left_out = dict(pair for store in stores for pair in store.skipped)
         return assess(
-            facts.at(known),
-            np.array([[found[id] for id in np.array(ids)[known].tolist()] for found in said]),
+            Facts.of(stores[0], rows),
+            np.array([[found[ids[row]] for row in known] for found in said]),
             [member.reference for member in self.members],
-            embeddings[known],
+            embeddings[rows],
             property=self.property,
             unit=self.unit,
             skipped=list(left_out.items()),
