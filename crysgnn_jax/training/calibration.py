@@ -108,7 +108,7 @@ class Calibration(NamedTuple):
 def quantile(errors: np.ndarray, level: float) -> float | None:
     """The error that a further one of the same kind stays below with a chance of ``level`` at
     least: of n errors that of rank ⌈(n + 1) · level⌉; None where there are too few."""
-    rank = math.ceil((len(errors) + 1) * level)
+    rank = math.ceil(round((len(errors) + 1) * level, 9))  # 75 · 0.68 is 51, and not above it
     if rank > len(errors):
         return None
     return float(np.partition(errors, rank - 1)[rank - 1])

@@ -24,6 +24,7 @@ def test_the_error_that_nine_in_ten_stay_below_is_the_ninth_of_nine():
     assert quantile(np.arange(9, 0, -1.0), 0.9) == 9
     assert quantile(np.arange(19, 0, -1.0), 0.9) == 18
     assert quantile(np.arange(8.0), 0.9) is None
+    assert quantile(np.arange(1.0, 75.0), 0.68) == 51
 
 
 def test_intervals_hold_their_share_of_new_crystals():
