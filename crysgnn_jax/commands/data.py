@@ -25,17 +25,13 @@ from crysgnn_jax.errors import InvalidCrystal, UserError
 from crysgnn_jax.graphs.build import build_store, store_fingerprint
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.graphs.store import GraphStore
+from crysgnn_jax.reporting.tables import counted
 from crysgnn_jax.training.predictor import TrainedModel
 from crysgnn_jax.training.run import write_left_out, write_listing
 from crysgnn_jax.training.workdir import CONFIG
 
 FIRST = 3
 """Crystals of which the reason is told at once; all of them are listed in a file."""
-
-
-def counted(n: int, noun: str) -> str:
-    """``1 crystal``, ``2 crystals``."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def limited(source: Source, limit: int | None, label: str | None = None) -> Source:

@@ -326,11 +326,11 @@ class _Job:
 
     def records(self) -> dict[str, Any]:
         """Settings and outcome of every run, for a record: data by name, not by where they lie."""
+        from crysgnn_jax.training.shipped import without_places
         from crysgnn_jax.training.workdir import CONFIG, RESULT, read_json
 
         found = {}
         for name, path in self.runs.items():
-            config = read_json(path / CONFIG)
-            config["made_with"]["data"] = [Path(data).name for data in self.args.data]
+            config = without_places(read_json(path / CONFIG))
             found[name] = {"config": config, "result": read_json(path / RESULT)}
         return found

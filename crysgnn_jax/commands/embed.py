@@ -69,6 +69,7 @@ def execute(args: argparse.Namespace) -> None:
     """Do what the flags say."""
     from crysgnn_jax.commands import data
     from crysgnn_jax.extras import require
+    from crysgnn_jax.reporting.tables import counted
     from crysgnn_jax.training.devices import Devices
     from crysgnn_jax.training.embeddings_file import write_embeddings
     from crysgnn_jax.training.predictor import TrainedModel
@@ -95,7 +96,7 @@ def execute(args: argparse.Namespace) -> None:
     with cli.output(args.output, "w+b" if hdf5 else "wb") as file:
         write_embeddings(file, found, hdf5=hdf5)
     n_crystals, n_atoms = len(found.ids), len(found.atoms)
-    print(f"{data.counted(n_crystals, 'crystal')}, {data.counted(n_atoms, 'atom')}: {args.output}")
+    print(f"{counted(n_crystals, 'crystal')}, {counted(n_atoms, 'atom')}: {args.output}")
     data.list_skipped([store], args.output)
     if args.map is not None:
         from crysgnn_jax.reporting.crystal_map import draw_map, write_map_page
@@ -112,12 +113,11 @@ def execute(args: argparse.Namespace) -> None:
 def _map(args: argparse.Namespace, store: "GraphStore", found: "Embeddings") -> "CrystalMap":
     import numpy as np
 
-    from crysgnn_jax.commands import data
     from crysgnn_jax.crystals.formula import readable
     from crysgnn_jax.crystals.named import unit_of
     from crysgnn_jax.graphs.symmetry import CRYSTAL_SYSTEMS, crystal_system
     from crysgnn_jax.reporting.crystal_map import CrystalMap
-    from crysgnn_jax.reporting.tables import with_unit
+    from crysgnn_jax.reporting.tables import counted, with_unit
     from crysgnn_jax.training import projection
 
     if args.projection == "umap":
@@ -132,7 +132,7 @@ def _map(args: argparse.Namespace, store: "GraphStore", found: "Embeddings") -> 
     else:
         colour = with_unit(args.colour.replace("_", " "), unit_of(args.colour))
         values = np.array(store.labels(args.colour))
-    what = data.counted(len(store), "crystal")
+    what = counted(len(store), "crystal")
     return CrystalMap(
         points=points,
         axes=axes,

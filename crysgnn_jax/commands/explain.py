@@ -35,7 +35,7 @@ def execute(args: argparse.Namespace) -> None:
     """Do what the flags say."""
     from crysgnn_jax.commands import data
     from crysgnn_jax.errors import UserError
-    from crysgnn_jax.reporting.tables import text_table
+    from crysgnn_jax.reporting.tables import counted, text_table
     from crysgnn_jax.training.devices import Devices
     from crysgnn_jax.training.explanation import explain_store
     from crysgnn_jax.training.predictor import TrainedModel
@@ -67,7 +67,7 @@ def execute(args: argparse.Namespace) -> None:
         print("\nwhat the network weighs of the elements, for all its predictions")
         rows = [[name.replace("_", " "), f"{weight:.4f}"] for name, weight in ranked]
         print(text_table(["element property", "mean |weight|"], rows))
-    print(f"\n{data.counted(len(found), 'crystal')}: {args.output} and {picture}")
+    print(f"\n{counted(len(found), 'crystal')}: {args.output} and {picture}")
     data.list_skipped([store], args.output, skipped)
 
 
@@ -135,17 +135,16 @@ def _many(found: "list[Explanation]") -> str:
 def _draw(file: IO[bytes], found: "list[Explanation]", source: str, model: str) -> None:
     from crysgnn_jax.crystals.crystal import Crystal
     from crysgnn_jax.crystals.formula import in_picture, readable
-    from crysgnn_jax.reporting.colours import number
     from crysgnn_jax.reporting.periodic_table import periodic_table
     from crysgnn_jax.reporting.structure import draw_atoms
-    from crysgnn_jax.reporting.tables import with_unit
+    from crysgnn_jax.reporting.tables import signed, with_unit
     from crysgnn_jax.training.explanation import mean_by_element
 
     one = found[0]
     name = one.property.replace("_", " ")
     if len(found) == 1:
         formula = readable(Crystal(one.id, *one[1:4]).reduced_formula)
-        value = f"{number(one.prediction)} {one.unit}".rstrip()
+        value = f"{signed(one.prediction)} {one.unit}".rstrip()
         draw_atoms(
             *one[1:5],
             file,

@@ -73,16 +73,7 @@ def execute(args: argparse.Namespace) -> None:
         ]
         for entry in catalogue(args.cache or default_cache_dir(), args.runs)
     ]
-    header = [
-        "name",
-        "network",
-        "property",
-        "unit",
-        "trained on",
-        "crystals",
-        "test MAE",
-        "licence",
-    ]
+    header = ["name", "network", "property", "unit", "trained on", "crystals", "test MAE"]
     print(text_table([*header, "licence"], rows))
 
 

@@ -59,7 +59,7 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.crystals.named import unit_of
     from crysgnn_jax.crystals.readers import read
     from crysgnn_jax.graphs.symmetry import space_group_symbol
-    from crysgnn_jax.reporting.tables import text_table, with_unit
+    from crysgnn_jax.reporting.tables import counted, text_table, with_unit
     from crysgnn_jax.training.devices import Devices
     from crysgnn_jax.training.predictor import TrainedModel
     from crysgnn_jax.training.similarity import nearest
@@ -102,8 +102,6 @@ def execute(args: argparse.Namespace) -> None:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow([name.replace(" ", "_") for name in header] + list(labels))
             writer.writerows(rows(list(labels), ".9g", str))
-        print(
-            f"{indices.shape[1]} nearest of {data.counted(len(queries), 'crystal')}: {args.output}"
-        )
+        print(f"{indices.shape[1]} nearest of {counted(len(queries), 'crystal')}: {args.output}")
     data.list_skipped([store], args.output)
     data.list_skipped([queries], None)

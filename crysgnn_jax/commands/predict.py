@@ -57,6 +57,7 @@ def execute(args: argparse.Namespace) -> None:
     """Do what the flags say."""
     from crysgnn_jax.commands import data
     from crysgnn_jax.reporting import prediction_files
+    from crysgnn_jax.reporting.tables import counted
     from crysgnn_jax.training import shipped
     from crysgnn_jax.training.committee import Committee, workdirs
     from crysgnn_jax.training.devices import Devices
@@ -93,7 +94,7 @@ def execute(args: argparse.Namespace) -> None:
     for found in several:
         unit = f" ({found.unit})" if found.unit else ""
         by = " + ".join(shipped.label_of(m.path) for m in by_property[found.property])
-        what = f"{data.counted(len(found.ids), 'prediction')} of {found.property}{unit} by {by}"
+        what = f"{counted(len(found.ids), 'prediction')} of {found.property}{unit} by {by}"
         print(what + (f": {args.output}" if args.output else ""), file=sys.stderr)
         before = f"{found.property}: " if len(several) > 1 else ""
         notes += [before + line for line in found.notes()]

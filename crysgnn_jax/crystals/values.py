@@ -23,7 +23,8 @@ def read_values(path: Path, column: str) -> dict[str, float]:
     An empty value is missing. Several values of one id count by their mean.
 
     Raises:
-      UserError: there is no such file or column, or a value is no number; names the line.
+      UserError: there is no such file or column, or a value is no number or has no id; names the
+        line.
 
     Example:
       ``read_values(Path("measured.csv"), "experimental_formation_energy_per_atom")``
@@ -43,6 +44,9 @@ def read_values(path: Path, column: str) -> dict[str, float]:
         text = cells.get(column, "").strip()
         if not text:
             continue
+        id = cells.get("id", "").strip()
+        if not id:
+            raise UserError(f"{path} line {number}: {column}={text} has no id; mend or remove it")
         try:
             value = float(text)
         except ValueError:
@@ -50,7 +54,7 @@ def read_values(path: Path, column: str) -> dict[str, float]:
         if math.isinf(value):
             raise UserError(f"{path} line {number}: {column}={text!r} is not a number; mend it")
         if not math.isnan(value):
-            found[cells["id"].strip()].append(value)
+            found[id].append(value)
     return {id: sum(values) / len(values) for id, values in found.items()}
 
 

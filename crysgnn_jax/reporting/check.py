@@ -18,9 +18,9 @@ from crysgnn_jax.graphs.duplicates import look_alikes, same_structures
 from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.graphs.symmetry import CRYSTAL_SYSTEMS, crystal_system
 from crysgnn_jax.reporting.overlap import Overlap, overlap
-from crysgnn_jax.reporting.tables import text_table
+from crysgnn_jax.reporting.tables import counted, signed, text_table
 from crysgnn_jax.training.settings import TEACHER
-from crysgnn_jax.training.shipped import Seen, elements_seen, seen
+from crysgnn_jax.training.shipped import Seen, seen
 
 THRESHOLD = 3.5
 """Modified z-score above which a value is an outlier (Iglewicz and Hoaglin, How to Detect and
@@ -266,11 +266,7 @@ def check_store(store: GraphStore, property: str | None = None, against: Any = N
     formulas = np.unique(store.reduced_formula, return_inverse=True)[1]
     elements, holders = _elements(store)
     known = seen(TEACHER)
-    hardly = {
-        z: elements_seen(TEACHER).get(z, 0)
-        for z in elements
-        if elements_seen(TEACHER).get(z, 0) < HARDLY * known.n_crystals
-    }
+    hardly = {z: n for z in elements if (n := known.elements.get(z, 0)) < HARDLY * known.n_crystals}
     system = crystal_system(store.space_group)
     alike = look_alikes(store)
     found = Check(
@@ -461,11 +457,9 @@ def _advice(check: Check) -> list[str]:
     if check.look_alikes or repeated > 0.1:
         what = []
         if n := _n_repeating(check.duplicates):
-            what.append(_counted(n, "crystal") + (" repeats" if n == 1 else " repeat") + " another")
+            what.append(counted(n, "crystal") + (" repeats" if n == 1 else " repeat") + " another")
         if n := _n_repeating(check.look_alikes) - n:
-            what.append(
-                _counted(n, "crystal") + (" looks" if n == 1 else " look") + " like another"
-            )
+            what.append(counted(n, "crystal") + (" looks" if n == 1 else " look") + " like another")
         if repeated > 0.1:
             what.append(f"{100 * repeated:.0f} % share their formula with another")
         lines.append(f"{', '.join(what)}: take --split formula, or tests are on what was learned")
@@ -487,7 +481,7 @@ def _advice(check: Check) -> list[str]:
 def _lines(check: Check) -> list[str]:
     """The text, line by line."""
     n_skipped = len(check.skipped)
-    lines = [f"{check.name}: {_counted(check.n, 'crystal')} read, {n_skipped} skipped"]
+    lines = [f"{check.name}: {counted(check.n, 'crystal')} read, {n_skipped} skipped"]
     for word, entries in (("skipped", check.skipped), ("note", check.notes)):
         reasons = by_reason(entries)
         lines += [f"  {word}: {n} × {reason}" for reason, n in reasons[:SHOWN]]
@@ -501,7 +495,7 @@ def _lines(check: Check) -> list[str]:
         lines.append(f"labels without a value: {_some(check.empty)}")
     for label in check.labels:
         if label.outliers:
-            named = [f"{one.id} ({_signed(float(one.value))})" for one in label.outliers]
+            named = [f"{one.id} ({signed(float(one.value), 4)})" for one in label.outliers]
             lines.append(f"outliers of {label.name}: {_some(named)}")
     for words, groups in (
         ("repeated structures", check.duplicates),
@@ -512,7 +506,7 @@ def _lines(check: Check) -> list[str]:
         lines += _differ(groups)
     n_formulas = check.n - _n_repeating(check.formulas)
     lines.append(
-        f"reduced formulas: {n_formulas}; {_counted(check.n_repeated, 'crystal')} of repeated ones"
+        f"reduced formulas: {n_formulas}; {counted(check.n_repeated, 'crystal')} of repeated ones"
     )
     lines += _differ(check.formulas)
     hardly = [
@@ -565,7 +559,7 @@ def _table(labels: Sequence[Label]) -> str:
                 str(label.guess),
                 str(label.n),
                 str(label.missing),
-                *(_signed(x) for x in (label.low, label.median, label.high)),
+                *(signed(x, 4) for x in (label.low, label.median, label.high)),
                 str(len(label.outliers)),
                 _sparkline(label.counts),
             ]
@@ -576,8 +570,8 @@ def _table(labels: Sequence[Label]) -> str:
 
 def _differ(groups: Sequence[Group]) -> list[str]:
     return [
-        f"  {name} differs within them by {_signed(told['median'])} in the median, "
-        f"{_signed(told['max'])} at most"
+        f"  {name} differs within them by {signed(told['median'], 4)} in the median, "
+        f"{signed(told['max'], 4)} at most"
         for name, told in _spreads(groups).items()
     ]
 
@@ -592,14 +586,6 @@ def _sparkline(counts: Sequence[int]) -> str:
 def _some(words: Sequence[str]) -> str:
     more = len(words) - SHOWN
     return ", ".join(words[:SHOWN]) + (f" … and {more} more" if more > 0 else "")
-
-
-def _counted(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-def _signed(value: float) -> str:
-    return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
 
 
 def _number(value: float | None) -> str:

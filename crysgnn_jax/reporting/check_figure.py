@@ -4,13 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
-from matplotlib.patches import Rectangle
 
-from crysgnn_jax.crystals.elements import MAX_ATOMIC_NUMBER, SYMBOLS, place_in_table
 from crysgnn_jax.reporting.figures import COLOURS, new_figure
+from crysgnn_jax.reporting.periodic_table import draw_elements
 
 if TYPE_CHECKING:
     from crysgnn_jax.reporting.check import Check, Label
@@ -49,29 +47,10 @@ def draw(check: "Check", path: Path) -> None:
 
 def _elements(figure: Any, axis: Any, counts: dict[int, int]) -> None:
     """The periodic table, coloured by the number of crystals with each element."""
-    shades = colormaps["viridis"]
-    norm = LogNorm(1, max(2, *counts.values()))
-    for number in range(1, MAX_ATOMIC_NUMBER + 1):
-        row, column = place_in_table(number)
-        row -= row > 8  # half a row between the table and the lanthanides is enough
-        y = row + 0.4 * (row > 7)
-        n = counts.get(number, 0)
-        colour = shades(norm(n)) if n else "0.94"
-        dark = bool(n) and np.dot(colour[:3], (0.299, 0.587, 0.114)) < 0.5
-        axis.add_patch(Rectangle((column - 0.5, y - 0.5), 0.94, 0.94, facecolor=colour))
-        axis.text(
-            column - 0.03,
-            y - 0.03,
-            SYMBOLS[number],
-            ha="center",
-            va="center",
-            fontsize=6.5,
-            color="white" if dark else ("black" if n else "0.6"),
-        )
-    axis.set(xlim=(0.4, 18.6), ylim=(9.9, 0.4), aspect="equal")
-    axis.set_axis_off()
+    colours = ScalarMappable(LogNorm(1, max(2, *counts.values())), "viridis")
+    draw_elements(axis, counts, colours, size=6.5, numbers=False)
     scale = figure.colorbar(
-        ScalarMappable(norm, "viridis"),
+        colours,
         ax=axis,
         orientation="horizontal",
         shrink=0.6,

@@ -33,8 +33,3 @@ def ink_on(colour: ArrayLike) -> str:
     """Black or white, whichever is read better on a colour (red, green, blue … from 0 to 1)."""
     luminance = float(np.dot(np.asarray(colour)[:3], (0.2126, 0.7152, 0.0722)))
     return "black" if luminance > 0.45 else "white"
-
-
-def number(value: float, digits: int = 3) -> str:
-    """A number as it stands in a picture, with a true minus sign."""
-    return f"{value:.{digits}g}".replace("-", "\N{MINUS SIGN}")

@@ -8,8 +8,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from crysgnn_jax.graphs.symmetry import CRYSTAL_SYSTEMS
-from crysgnn_jax.reporting.colours import NO_VALUE, number, scale
+from crysgnn_jax.reporting.colours import NO_VALUE, scale
 from crysgnn_jax.reporting.figures import head, new_figure
+from crysgnn_jax.reporting.tables import signed
 
 SYSTEM_COLOURS = dict(
     zip(
@@ -130,7 +131,7 @@ def write_map_page(found: CrystalMap, file: IO[str]) -> None:
 def _said(value: str | float) -> str:
     if isinstance(value, str):
         return value
-    return number(value, 4) if np.isfinite(value) else "no value"
+    return signed(value, 4) if np.isfinite(value) else "no value"
 
 
 def _systems(found: CrystalMap) -> list[str]:

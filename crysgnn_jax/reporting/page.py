@@ -10,6 +10,7 @@ import gzip
 import html
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -245,14 +246,7 @@ def folded(summary: str, content: str) -> str:
 
 def formula(text: str) -> str:
     """``BaTiO3`` with its numbers below the line."""
-    out, digits = "", ""
-    for letter in html.escape(text) + " ":
-        if letter.isdigit():
-            digits += letter
-            continue
-        out += f"<sub>{digits}</sub>" if digits else ""
-        out, digits = out + letter, ""
-    return out.strip()
+    return re.sub(r"(\d+)", r"<sub>\1</sub>", html.escape(text, quote=False))
 
 
 def by_names(values: Mapping[str, str]) -> str:

@@ -61,13 +61,14 @@ def write_extxyz(file: IO, columns: Columns, crystals: Iterable[Crystal]) -> Non
 
     records = {record["id"]: record for record in _records(columns)}
     for crystal in crystals:
-        if crystal.id in records:
+        # Once: of crystals of the same id, the first was asked about.
+        if (record := records.pop(crystal.id, None)) is not None:
             atoms = Atoms(
                 crystal.species,
                 scaled_positions=crystal.frac_coords,
                 cell=crystal.lattice,
                 pbc=True,
-                info={k: v for k, v in records[crystal.id].items() if v not in (None, "")},
+                info={k: v for k, v in record.items() if v not in (None, "")},
             )
             out = io.StringIO()
             extxyz.write_extxyz(out, [atoms])

@@ -53,11 +53,6 @@ def number(value: float, digits: int = 3) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def with_unit(text: str, unit: str) -> str:
-    """``band gap (eV)``, of an axis or column."""
-    return f"{text} ({unit})" if unit else text
-
-
 def title_of(network: str, model: Mapping[str, Any], *, distilled: bool) -> str:
     """What a run is called in pictures and on a terminal: ``cgcnn distilled``.
 

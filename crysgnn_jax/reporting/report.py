@@ -21,10 +21,10 @@ from crysgnn_jax.reporting.records import (
     as_text,
     number,
     r_squared,
-    with_unit,
     words,
 )
 from crysgnn_jax.reporting.structures import colour_of, drawing
+from crysgnn_jax.reporting.tables import with_unit
 from crysgnn_jax.reporting.verdict import name_of_property, objectives_of, verdict
 
 N_WORST = 10

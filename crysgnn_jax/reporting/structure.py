@@ -11,12 +11,10 @@ from matplotlib.patches import Circle
 from crysgnn_jax.crystals.elements import SYMBOLS
 from crysgnn_jax.reporting.colours import ink_on, scale
 from crysgnn_jax.reporting.figures import head, new_figure
+from crysgnn_jax.reporting.structures import with_images
 
 TURN, TILT = np.radians(22.0), np.radians(14.0)
 """By how much the cell is turned about its third axis, and tilted towards the eye."""
-
-ON_FACE = 1e-3
-"""Cells. An atom this near to a face is drawn at the opposite one too."""
 
 MOST_LABELLED = 80
 """Atoms of which the symbols are written."""
@@ -43,7 +41,7 @@ def draw_atoms(
       label: what the numbers are, with their unit; of the colour bar.
       title: such as the formula.
     """
-    atom, coords = _with_images(frac_coords)
+    atom, coords = with_images(frac_coords)
     onto = _projection(lattice)
     places = coords @ lattice @ onto
     corners = np.array(list(itertools.product((0, 1), repeat=3))) @ lattice @ onto
@@ -74,19 +72,6 @@ def draw_atoms(
     axis.axis("off")
     figure.colorbar(colours, ax=axis, label=label, shrink=0.75)
     figure.savefig(path, dpi=300, format="png")
-
-
-def _with_images(frac_coords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Atoms within the cell and their images on its faces: the number of the atom ``[m]`` and
-    fractional coordinates ``[m, 3]``."""
-    wrapped = frac_coords % 1.0
-    wrapped[wrapped > 1.0 - ON_FACE] -= 1.0
-    numbers, coords = [], []
-    for k, place in enumerate(wrapped):
-        for shift in itertools.product(*((0, 1) if x < ON_FACE else (0,) for x in place)):
-            numbers.append(k)
-            coords.append(place + shift)
-    return np.array(numbers), np.array(coords)
 
 
 def _projection(lattice: np.ndarray) -> np.ndarray:

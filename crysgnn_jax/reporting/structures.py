@@ -1,4 +1,4 @@
-"""Small drawings of crystals."""
+"""Small drawings of crystals, for pages."""
 
 import numpy as np
 from ase.data import covalent_radii
@@ -8,6 +8,9 @@ from crysgnn_jax.crystals.crystal import Crystal
 
 MOST_ATOMS = 60
 """Atoms of a cell up to which those on its faces are drawn on the opposite faces too."""
+
+ON_FACE = 1e-3
+"""Cells. An atom this near to a face is on it."""
 
 PIECES = 6
 """Of an edge of the cell, each before or behind an atom as a whole."""
@@ -25,7 +28,10 @@ def drawing(crystal: Crystal, label: str = "") -> str:
       crystal: to be drawn.
       label: what it is, for those who do not see it.
     """
-    species, places = _with_faces(crystal)
+    numbers, places = with_images(crystal.frac_coords)
+    if len(crystal.species) > MOST_ATOMS:
+        numbers, places = (part[: len(crystal.species)] for part in (numbers, places))
+    species = crystal.species[numbers]
     view = _view(crystal.lattice)
     atoms = places @ crystal.lattice @ view
     edges = _edges() @ crystal.lattice @ view
@@ -81,16 +87,15 @@ def _edges() -> np.ndarray:
     return np.concatenate([np.stack([at(a), at(b)], axis=1) for a, b in zip(cuts, cuts[1:])])
 
 
-def _with_faces(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
-    """Species and fractional coordinates of a cell's atoms, those on a face, edge or corner on each
-    of them."""
-    places = crystal.frac_coords % 1.0
+def with_images(frac_coords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The atoms of a cell, then those on a face, edge or corner on the others too: the number of
+    the atom ``[m]`` and fractional coordinates ``[m, 3]``."""
+    places = frac_coords % 1.0
     # So that what is on a face by all but rounding is taken to be.
-    places[places > 1 - 1e-3] -= 1.0
-    species = crystal.species
-    if len(species) <= MOST_ATOMS:
-        for axis in range(3):
-            there = np.abs(places[:, axis]) < 1e-3
-            moved = places[there] + np.eye(3)[axis]
-            places, species = np.concatenate([places, moved]), np.append(species, species[there])
-    return species, places
+    places[places > 1 - ON_FACE] -= 1.0
+    atoms = np.arange(len(places))
+    for axis in range(3):
+        there = np.abs(places[:, axis]) < ON_FACE
+        moved = places[there] + np.eye(3)[axis]
+        places, atoms = np.concatenate([places, moved]), np.append(atoms, atoms[there])
+    return atoms, places

@@ -1,4 +1,4 @@
-"""Text tables."""
+"""Text tables, and words and numbers as they stand in them and in pictures."""
 
 import sys
 from collections.abc import Sequence
@@ -16,6 +16,16 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def with_unit(name: str, unit: str) -> str:
     """``band gap (eV)``; the name alone of a pure number."""
     return f"{name} ({unit})" if unit else name
+
+
+def counted(n: int, noun: str) -> str:
+    """``1 crystal``, ``2 crystals``."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """So many digits, without zeros at the end, and with a minus sign that is one."""
+    return f"{value:.{digits}g}".replace("-", "\N{MINUS SIGN}")
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

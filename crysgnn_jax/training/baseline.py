@@ -15,12 +15,17 @@ def composition_features(store: GraphStore, rows: np.ndarray) -> np.ndarray:
 
     Args:
       store: the crystals.
-      rows: those of the store that are wanted.
+      rows: those of the store that are wanted, each once.
     """
     n_elements = MAX_ATOMIC_NUMBER + 1
-    crystal = np.repeat(np.arange(len(store)), store.n_nodes)
-    counts = np.bincount(crystal * n_elements + store.species, minlength=len(store) * n_elements)
-    counts = counts.reshape(len(store), n_elements)[rows]
+    # Not of the whole store: there may be a hundred times as many crystals without labels.
+    place = np.full(len(store), -1)
+    place[rows] = np.arange(len(rows))
+    crystal = np.repeat(place, store.n_nodes)
+    wanted = crystal >= 0
+    counts = np.bincount(
+        crystal[wanted] * n_elements + store.species[wanted], minlength=len(rows) * n_elements
+    ).reshape(len(rows), n_elements)
     return counts @ element_features().astype(np.float64) / counts.sum(axis=1, keepdims=True)
 
 

@@ -108,7 +108,7 @@ class Calibration(NamedTuple):
 def quantile(errors: np.ndarray, level: float) -> float | None:
     """The error that a further one of the same kind stays below with a chance of ``level`` at
     least: of n errors that of rank ⌈(n + 1) · level⌉; None where there are too few."""
-    rank = math.ceil((len(errors) + 1) * level)
+    rank = math.ceil(round((len(errors) + 1) * level, 9))  # 75 · 0.68 is 51, and not above it
     if rank > len(errors):
         return None
     return float(np.partition(errors, rank - 1)[rank - 1])
@@ -130,10 +130,12 @@ def _own_errors(references: Sequence[Reference]) -> np.ndarray:
 
 
 def _shared(references: Sequence[Reference]) -> tuple[np.ndarray, np.ndarray]:
-    """Labels ``[v]``, and predictions ``[k, v]``, of the validation crystals that all have."""
+    """Labels ``[v]``, and predictions ``[k, v]``, of the validation crystals that all have; those
+    of one id and different labels are different crystals, of different data."""
     rows = [{id: row for row, id in enumerate(r.validation_ids.tolist())} for r in references]
     ids = [id for id in rows[0] if all(id in found for found in rows)]
-    first = references[0].validation_targets
-    targets = np.array([first[rows[0][id]] for id in ids])
-    said = [r.validation_predictions for r in references]
-    return targets, np.array([[x[found[id]] for id in ids] for x, found in zip(said, rows)])
+    at = [np.array([found[id] for id in ids], int) for found in rows]
+    targets = np.array([r.validation_targets[own] for r, own in zip(references, at)])
+    said = np.array([r.validation_predictions[own] for r, own in zip(references, at)])
+    same = np.isclose(targets, targets[0]).all(axis=0)
+    return targets[0, same], said[:, same]

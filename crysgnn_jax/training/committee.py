@@ -30,7 +30,8 @@ class Committee:
       members: one network at least.
 
     Raises:
-      UserError: there are none, or they do not predict the same property in the same unit.
+      UserError: there are none, they do not predict the same property in the same unit, or two of
+        them are one: their spread would be nothing.
 
     Example:
       ``Committee([load("runs/a"), load("runs/b")]).predict("my_cifs/").uncertainty``
@@ -53,6 +54,12 @@ class Committee:
             if (member.property, member.unit) != (first.property, first.unit):
                 said = " and ".join(f"{m.path} {m.property} {m.unit}" for m in (first, member))
                 raise UserError(f"`model`: {said} cannot be averaged; ask for one of them")
+        known: dict[str, TrainedModel] = {}
+        for member in self.members:
+            if (same := known.setdefault(member.fingerprint, member)) is not member:
+                raise UserError(
+                    f"`model`: {same.path} and {member.path} are the same network; name one of them"
+                )
 
     def __repr__(self) -> str:
         return f"Committee({self.property!r}, {len(self.members)} members)"
@@ -90,15 +97,15 @@ class Committee:
             done += len(store)
             said.append(dict(zip(store.ids.tolist(), values)))
             embeddings = vectors if k == 0 else embeddings
-        facts = Facts.of(stores[0])
-        ids = facts.ids.tolist()
-        known = np.array([all(id in found for found in said) for id in ids], bool)
+        ids = stores[0].ids.tolist()
+        known = [row for row, id in enumerate(ids) if all(id in found for found in said)]
+        rows = np.array(known, int)
         left_out = dict(pair for store in stores for pair in store.skipped)
         return assess(
-            facts.at(known),
-            np.array([[found[id] for id in np.array(ids)[known].tolist()] for found in said]),
+            Facts.of(stores[0], rows),
+            np.array([[found[ids[row]] for row in known] for found in said]),
             [member.reference for member in self.members],
-            embeddings[known],
+            embeddings[rows],
             property=self.property,
             unit=self.unit,
             skipped=list(left_out.items()),

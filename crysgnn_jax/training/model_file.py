@@ -46,7 +46,7 @@ def export(source: Path, path: Path) -> None:
     """Write the best weights of a finished run, with its settings and result and what it keeps of
     its training crystals, to one file.
 
-    Data are named without where they lay.
+    Data, and what else it was made from, are named without where they lay.
 
     Args:
       source: of the run, of a network that comes with the package, or of such a file.
@@ -60,10 +60,8 @@ def export(source: Path, path: Path) -> None:
     if source.is_file():
         content = source.read_bytes()
     else:
-        config, result = read_json(source / CONFIG), read_json(source / RESULT)
-        data = config["made_with"].get("data", ())
-        names = [data] if isinstance(data, str) else data
-        config["made_with"]["data"] = [Path(name).name for name in names]
+        config = shipped.without_places(read_json(source / CONFIG))
+        result = read_json(source / RESULT)
         weights = source / shipped.WEIGHTS
         variables = (
             shipped.read_weights(weights)

@@ -97,16 +97,25 @@ class Predictions(NamedTuple):
 
 
 def table(several: Sequence[Predictions]) -> dict[str, Any]:
-    """One table of the predictions of one or more properties, of the same crystals.
+    """One table of the predictions of one or more properties.
+
+    It has the crystals that all of them are of, matched by id: graphs of different kinds may have
+    left out different ones.
 
     Returns:
       Name of a column → its entries: ``id``, ``formula``, and ``prediction`` and what else is known
       of it, or columns that begin with the property's name where there are several.
     """
     first = several[0]
-    out: dict[str, Any] = {"id": first.ids, "formula": first.formulas}
-    for found in several:
-        out |= found.columns(found.property if len(several) > 1 else "")
+    rows = [{id: row for row, id in enumerate(found.ids.tolist())} for found in several]
+    ids = [id for id in first.ids.tolist() if all(id in known for known in rows)]
+    out: dict[str, Any] = {}
+    for found, row_of in zip(several, rows):
+        columns = found.columns(found.property if len(several) > 1 else "")
+        if found is first:
+            columns = {"id": found.ids, "formula": found.formulas, **columns}
+        for name, entries in columns.items():
+            out[name] = [entries[row_of[id]] for id in ids]
     return out
 
 

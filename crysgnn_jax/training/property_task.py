@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,10 +9,10 @@ import flax.linen as nn
 import jax
 import jraph
 import numpy as np
-from ase.formula import Formula
 
 from crysgnn_jax.batches.loader import Loader, lay_out
 from crysgnn_jax.batches.splits import digest_of_ids
+from crysgnn_jax.crystals.formula import readable
 from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.members import code_of, is_own
 from crysgnn_jax.models.registry import OTHERS, STUDENTS, plain_settings
@@ -236,8 +235,6 @@ class PropertyTask:
         predictions: Mapping[str, np.ndarray],
     ) -> None:
         store = run.store
-        # Half of the crystals of a large set share their formula with another.
-        formula = functools.cache(lambda reduced: Formula(reduced).format("metal"))
         with open(workdir.path / PREDICTIONS, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(
@@ -247,7 +244,7 @@ class PropertyTask:
                 for row, value in zip(rows, predictions[name]):
                     known = [store.ids[row], name, f"{targets[row]:.9g}", f"{value:.9g}"]
                     about = [store.n_nodes[row], store.space_group[row]]
-                    writer.writerow([*known, formula(str(store.reduced_formula[row])), *about])
+                    writer.writerow([*known, readable(str(store.reduced_formula[row])), *about])
         test = run.split.test
         worst = np.argsort(-np.abs(predictions["test"] - targets[test]), kind="stable")[:N_WORST]
         write_table(workdir.path / WORST, [store.crystal(row) for row in test[worst]])

@@ -43,17 +43,16 @@ class Facts(NamedTuple):
     volume: np.ndarray
 
     @classmethod
-    def of(cls, store: GraphStore) -> "Facts":
-        """Of the crystals of a store."""
+    def of(cls, store: GraphStore, rows: np.ndarray | None = None) -> "Facts":
+        """Of the crystals of a store, or of those in some rows of it."""
+        if rows is None:
+            rows = np.arange(len(store))
         elements = np.zeros((len(store), MAX_ATOMIC_NUMBER + 1), dtype=bool)
         elements[np.repeat(np.arange(len(store)), store.n_nodes), store.species] = True
-        volume = np.abs(np.linalg.det(store.lattice)) / store.n_nodes
-        formulas = np.array([readable(str(name)) for name in store.reduced_formula], str)
-        return cls(store.ids, formulas, elements, store.n_nodes, volume)
-
-    def at(self, rows: np.ndarray) -> "Facts":
-        """Those of some of the crystals."""
-        return Facts(*(column[rows] for column in self))
+        n_atoms = store.n_nodes[rows]
+        volume = np.abs(np.linalg.det(store.lattice[rows])) / n_atoms
+        formulas = np.array([readable(str(name)) for name in store.reduced_formula[rows]], str)
+        return cls(np.asarray(store.ids[rows]), formulas, elements[rows], n_atoms, volume)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +126,7 @@ class Reference:
             apart = closest(_along(embeddings["validation"], axes), coordinates * steps, 1)[1]
             far = float(np.quantile(apart, FAR))
         rows = kept(train)
-        facts = Facts.of(store).at(train)
+        facts = Facts.of(store, train)
         return cls(
             n_train=np.array(len(train)),
             elements=facts.elements.sum(axis=0),

@@ -22,7 +22,7 @@ class Seen(NamedTuple):
 
     Attributes:
       n_crystals: that it has seen.
-      elements: atomic number → crystals that hold the element.
+      elements: atomic number → crystals that hold the element; those that none holds are left out.
       n_atoms: quantile, 0 … 1, → atoms of a cell.
       volume_per_atom: quantile → Å³.
     """
@@ -76,16 +76,6 @@ def seen(name: str) -> Seen:
     )
 
 
-def elements_seen(name: str) -> dict[int, int]:
-    """Atomic number → crystals with that element which the network of this name has seen; those
-    of which it has seen none are left out.
-
-    Raises:
-      UserError: as of `seen`.
-    """
-    return seen(name).elements
-
-
 def read_weights(path: Path) -> dict[str, Any]:
     """What `write_weights` wrote.
 
@@ -108,6 +98,26 @@ def write_weights(path: Path, variables: Mapping[str, Any]) -> None:
     np.savez_compressed(path, **traverse_util.flatten_dict(variables, sep="/"))
 
 
+def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a ``config.json`` with files named, and not where they lay."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, list):
+            return [plain(part) for part in value]
+        is_path = isinstance(value, str) and not value.startswith("column:")
+        return Path(value).name if is_path else value
+
+    made_with = dict(config["made_with"])
+    data = made_with.get("data", [])
+    made_with["data"] = plain(data if isinstance(data, list) else [data])
+    if "split" in made_with:
+        made_with["split"] = {**made_with["split"], "rule": plain(made_with["split"]["rule"])}
+    out = {**config, "made_with": made_with}
+    if "named" in config:
+        out["named"] = {name: plain(value) for name, value in config["named"].items()}
+    return out
+
+
 def ship(workdir: Path, folder: Path) -> None:
     """Copy the best weights of a finished run, with its settings, result, and what it keeps of its
     training crystals, to a folder; data are named without where they lay."""
@@ -116,12 +126,6 @@ def ship(workdir: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if (workdir / REFERENCE).exists():
         shutil.copy(workdir / REFERENCE, folder / REFERENCE)
-    config = read_json(workdir / CONFIG)
-    made_with = config["made_with"]
-    data = made_with.get("data", ())
-    made_with["data"] = [Path(name).name for name in ([data] if isinstance(data, str) else data)]
-    if "split" in made_with:
-        made_with["split"]["rule"] = Path(made_with["split"]["rule"]).name
-    write_json(folder / CONFIG, config)
+    write_json(folder / CONFIG, without_places(read_json(workdir / CONFIG)))
     write_json(folder / RESULT, read_json(workdir / RESULT))
     write_weights(folder / WEIGHTS, restore_best(workdir / CHECKPOINTS))

@@ -1,6 +1,7 @@
 """Predicting: sources, models, and what is written."""
 
 import csv
+import dataclasses
 import io
 import json
 import shutil
@@ -16,6 +17,7 @@ from crysgnn_jax.commands import cli, models, predict
 from crysgnn_jax.crystals.readers.standard_input import spool
 from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.reporting import prediction_files
 from toys import collection
 
 NAMES = ["BaTiO3", "Cu2O", "NaCl"]
@@ -123,6 +125,14 @@ def test_every_format_holds_the_same(folder, capsys):
             assert frames[2].get_chemical_formula() == "ClNa" and frames[2].pbc.all()
     for values in said.values():
         assert values == pytest.approx(said[".json"], rel=1e-6)
+
+
+def test_of_two_structures_with_one_id_that_which_was_predicted_is_written():
+    crystals = [dataclasses.replace(crystal, id="same") for crystal in collection(2)]
+    file = io.StringIO()
+    prediction_files.write_extxyz(file, {"id": ["same"], "prediction": [1.0]}, crystals)
+    (atoms,) = ase.io.read(io.StringIO(file.getvalue()), ":", format="extxyz")
+    assert atoms.numbers.tolist() == crystals[0].species.tolist()
 
 
 def test_a_bad_structure_is_listed_and_the_rest_is_predicted(folder, tmp_path, capsys):

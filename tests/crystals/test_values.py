@@ -27,6 +27,7 @@ def test_values_of_one_id_are_averaged_and_empty_ones_are_missing(tmp_path):
         ("name,measured\na,1\n", "no column 'id'"),
         ("", "no column 'id'; there is none"),
         ("id,measured\na,1\nb,high\n", "line 3: measured='high' is not a number"),
+        ("measured,id\n1.0\n", "line 2: measured=1.0 has no id"),
         ("id,measured\na,inf\n", "line 2: measured='inf' is not a number"),
     ],
 )

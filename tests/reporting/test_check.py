@@ -17,7 +17,7 @@ from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.reporting.check import by_reason, modified_z_scores
 from crysgnn_jax.training.settings import TEACHER
-from crysgnn_jax.training.shipped import elements_seen, seen
+from crysgnn_jax.training.shipped import seen
 from toys import caesium_chloride, collection, fcc, random_crystal, rocksalt
 
 
@@ -102,7 +102,7 @@ def test_crystals_of_one_formula_are_counted(found):
 
 
 def test_what_the_teacher_hardly_knows_is_named(found):
-    assert found.hardly_seen[54] == elements_seen(TEACHER)[54] == 140
+    assert found.hardly_seen[54] == seen(TEACHER).elements[54] == 140
     strange = {(one.id, one.what) for one in found.strange}
     assert {("xenon", "element"), ("roomy", "volume per atom")} <= strange
     assert any("hardly knows" in line and "Xe" in line for line in found.advice)

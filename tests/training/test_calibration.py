@@ -24,6 +24,7 @@ def test_the_error_that_nine_in_ten_stay_below_is_the_ninth_of_nine():
     assert quantile(np.arange(9, 0, -1.0), 0.9) == 9
     assert quantile(np.arange(19, 0, -1.0), 0.9) == 18
     assert quantile(np.arange(8.0), 0.9) is None
+    assert quantile(np.arange(1.0, 75.0), 0.68) == 51
 
 
 def test_intervals_hold_their_share_of_new_crystals():
@@ -75,3 +76,10 @@ def test_where_nothing_is_kept_nothing_is_said():
         "1 validation crystals are too few"
         in Calibration.of([reference([0.0], [1.0])]).said("", 1)[0]
     )
+
+
+def test_crystals_of_one_id_and_different_labels_are_not_shared():
+    first = reference(np.zeros(30), np.ones(30))
+    second = reference(np.full(30, 5.0), np.full(30, 9.0))
+    calibration = Calibration.of([first, second])
+    assert calibration.factor is None and calibration.width == 4.0

@@ -1,6 +1,7 @@
 """What a network keeps of its training crystals, and what is said by it."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -12,6 +13,7 @@ from crysgnn_jax.crystals.elements import SYMBOLS
 from crysgnn_jax.crystals.readers import crystal_list
 from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.training import reference as module
+from crysgnn_jax.training.predictions import Predictions, table
 from crysgnn_jax.training.reference import Reference
 from toys import collection, fcc, rocksalt
 
@@ -23,18 +25,23 @@ def folder(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def model(folder):
+def trained(folder, name, seed):
     return cg.train(
         "cgcnn",
         folder / "toys.npz",
-        workdir=folder / "run",
+        workdir=folder / name,
         model={"width": 8},
         epochs=1,
+        seed=seed,
         cache=folder / "cache",
         devices=1,
         quiet=True,
     )
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return trained(folder, "run", 0)
 
 
 def predict(model, folder, crystals, **how):
@@ -134,13 +141,14 @@ def test_a_model_as_one_file_says_the_same(model, folder, tmp_path):
 
 
 def test_members_of_one_property_are_asked_together(model, folder):
-    shutil.copytree(folder / "run", folder / "ran")
+    another = trained(folder, "ran", 1)
     committee = cg.load(str(folder / "r*n"))
     crystals = crystal_list(collection(6, seed=90))
-    both = predict(committee, folder, crystals)
-    one = predict(model, folder, crystals)
-    assert np.allclose(both.values, one.values)
-    assert both.uncertainty == pytest.approx(0) and one.uncertainty is None
+    both = predict(committee, folder, crystals, level=0.5)
+    one, other = (predict(member, folder, crystals, level=0.5) for member in (model, another))
+    assert np.allclose(both.values, (one.values + other.values) / 2)
+    apart = np.abs(one.values - other.values) / np.sqrt(2)
+    assert both.uncertainty == pytest.approx(apart) and one.uncertainty is None
     assert list(both.columns()) == ["prediction", "unit", "uncertainty", *list(one.columns())[2:]]
     assert [member.path.name for member in committee.members] == ["ran", "run"]
     assert repr(committee) == "Committee('energy', 2 members)"
@@ -148,3 +156,30 @@ def test_members_of_one_property_are_asked_together(model, folder):
         cg.load(str(folder / "cac*"))
     with pytest.raises(cg.UserError, match="fits nothing"):
         cg.load(str(folder / "nothing*"))
+
+
+def test_a_network_and_its_copy_are_no_committee(model, folder):
+    shutil.copytree(folder / "run", folder / "copy", dirs_exist_ok=True)
+    with pytest.raises(cg.UserError, match="run and .*copy are the same network; name one"):
+        cg.Committee([model, cg.load(folder / "copy")])
+
+
+def test_a_table_of_several_properties_has_the_crystals_that_all_are_of():
+    several = [
+        Predictions(np.array(ids), np.array(values), name, "", [], np.array(ids))
+        for name, ids, values in (("a", ["x", "y", "z"], [1, 2, 3]), ("b", ["z", "x"], [30, 10]))
+    ]
+    columns = table(several)
+    assert columns["id"] == ["x", "z"] and columns["a"] == [1, 3] and columns["b"] == [10, 30]
+
+
+def test_a_file_of_a_model_does_not_tell_where_things_lay(model, folder, tmp_path):
+    shutil.copytree(folder / "run", tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["made_with"]["split"]["rule"] = "/home/someone/splits.json"
+    config["named"] = {"teacher": "/home/someone/teacher", "unlabelled": ["/home/someone/a.npz"]}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    cg.load(tmp_path / "run").export(tmp_path / "model.safetensors")
+    content = (tmp_path / "model.safetensors").read_bytes()
+    assert b"teacher" in content and b"splits.json" in content
+    assert b"someone" not in content and str(folder).encode() not in content
