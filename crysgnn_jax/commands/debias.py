@@ -117,11 +117,15 @@ def execute(args: argparse.Namespace) -> None:
     """Do what the flags say."""
     from crysgnn_jax.commands import data, students
     from crysgnn_jax.crystals.named import unit_of
+    from crysgnn_jax.errors import UserError
     from crysgnn_jax.files import write_json
     from crysgnn_jax.reporting import debias as report
     from crysgnn_jax.training.devices import Devices
     from crysgnn_jax.training.lesson import load_teacher
 
+    short = [name.rpartition(":")[2] for name in args.students]
+    if len(set(short)) < len(short):
+        raise UserError(f"`students` {' '.join(args.students)}: two have the same name; rename one")
     if args.record is not None:
         cli.require_writable(args.record)
     dft, measured = _sources(args)

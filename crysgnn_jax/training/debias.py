@@ -78,6 +78,11 @@ def dft_split(
             "`formulas` shared"
         )
     split = by_formula(store, others, (1 - CHOOSING, CHOOSING, 0.0), seed)
+    if not (len(split.train) and len(split.validation)):
+        raise UserError(
+            f"{store.source_name}: the {len(others)} crystals without a measured value have too "
+            "few formulas to train on some and choose by others; give more by another `data`"
+        )
     return dataclasses.replace(split, test=np.sort(measured))
 
 

@@ -11,7 +11,7 @@ from toy_student import Composition
 
 import crysgnn_jax as cg
 import toy_runs
-from crysgnn_jax.commands import debias
+from crysgnn_jax.commands import cli, debias
 from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.training.predictor import start_of
@@ -117,3 +117,12 @@ def test_columns_that_are_not_there_are_told(tmp_path, column, said):
     flags = ("--dft-column", column or "energy", "--experiment-column", "measured")
     with pytest.raises(UserError, match=said):
         toy_runs.run(debias, tmp_path, *flags, "--workdir", tmp_path / "run")
+
+
+def test_two_students_of_one_name_are_refused():
+    with pytest.raises(UserError, match="--students a:Net b:Net: two have the same name"):
+        cli.call(
+            debias,
+            ["--data", "x", "--dft-column", "a", "--experiment-column", "b", "--students", "a:Net",
+             "b:Net"],
+        )  # fmt: skip
