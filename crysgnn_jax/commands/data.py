@@ -27,6 +27,7 @@ from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.training.predictor import TrainedModel
 from crysgnn_jax.training.run import write_left_out, write_listing
+from crysgnn_jax.training.shipped import label_of
 from crysgnn_jax.training.workdir import CONFIG
 
 FIRST = 3
@@ -135,8 +136,23 @@ def source_of(args: argparse.Namespace, label: str | None = None) -> Source:
     names = [*args.sources, *args.data]
     if not names:
         raise UserError("there is nothing to read; name data sets, folders or files of crystals")
-    parts = [_standard_input() if name == STANDARD_INPUT else read(name) for name in names]
-    return limited(read(parts), args.limit, label)
+    return limited(read_all(names, "data"), args.limit, label)
+
+
+def read_all(names: Sequence[str], parameter: str) -> Source:
+    """The crystals of several data sets and paths, and of standard input.
+
+    Args:
+      names: as ``--data`` takes them.
+      parameter: by which the user gave them, for messages.
+
+    Raises:
+      UserError: they cannot be read.
+    """
+    try:
+        return read([_standard_input() if name == STANDARD_INPUT else read(name) for name in names])
+    except UserError as error:
+        raise UserError(str(error).replace("`data`", f"`{parameter}`")) from None
 
 
 def crystals_of(source: Source) -> Iterator[Crystal]:
@@ -153,7 +169,7 @@ def require_graphs(args: argparse.Namespace, model: TrainedModel) -> None:
       UserError: a flag asks for other graphs than a model was trained with.
     """
     chosen = dataclasses.replace(model.featuriser, **given(args, FeaturiserSettings))
-    chosen.require(model.featuriser, f"the network in {model.path}")
+    chosen.require(model.featuriser, f"the network in {label_of(model.path)}")
 
 
 def graphs_for(args: argparse.Namespace, model: TrainedModel) -> GraphStore:

@@ -160,7 +160,7 @@ def test_many_crystals_are_explained_by_element(here, tmp_path, capsys):
         (embed, "crysgnn-mp", ["--map", "a.png", "--colour", "gap"], "--colour gap: .* energy"),
         (nearest, "crysgnn-mp", ["--to", "none.cif"], "none.cif"),
         (explain, "crysgnn-mp", [], "predicts no property"),
-        (explain, "student", ["--output", "a.png"], "--output a.png: name the .extxyz"),
+        (explain, "student", ["--output", "a.png"], "--output a.png: give a file that ends in .extxyz"),
     ],
 )
 def test_bad_flags_are_told_in_a_line(command, model, flags, message, here, tmp_path, monkeypatch):
