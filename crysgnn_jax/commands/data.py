@@ -201,16 +201,28 @@ def list_skipped(
     }
     for kind, column in (("skipped", "reason"), ("notes", "note")):
         entries = list(dict.fromkeys(found[kind]))
-        if path is None:
+        listed = None if path is None else path.with_name(f"{path.stem}.{kind}.csv")
+        if listed is None:
             word = "skipped" if kind == "skipped" else "note on"
             for id, text in entries[FIRST:]:
                 print(f"{word} {id or 'the data'}: {text}", file=sys.stderr)
-        elif entries:
-            listed = path.with_name(f"{path.stem}.{kind}.csv")
+        elif not entries:
+            _remove_listing(listed, column)
+        else:
             write_listing(entries, column, listed)
             what = counted(len(entries), "crystal" if kind == "skipped" else "note")
             skipped = " skipped" if kind == "skipped" else ""
             print(f"{what}{skipped}, listed in {listed}", file=sys.stderr)
+
+
+def _remove_listing(path: Path, column: str) -> None:
+    """Take away what an earlier output of this name left beside it, for it says of this one what is
+    not so; a file of another kind stays."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        with open(path, encoding="utf-8") as file:
+            ours = file.readline().strip() == f"id,{column}"
+        if ours:
+            path.unlink()
 
 
 class Progress:

@@ -134,6 +134,9 @@ def test_a_bad_structure_is_listed_and_the_rest_is_predicted(folder, tmp_path, c
     assert [row["id"] for row in rows_of(output.read_text())] == NAMES
     assert [row["id"] for row in rows_of((tmp_path / "out.skipped.csv").read_text())] == ["broken"]
     assert "1 crystal skipped, listed in" in capsys.readouterr().err
+    # Given again without it, nothing says that one was skipped.
+    call(folder, "--model", model, folder / "crystals", "--output", output)
+    assert not (tmp_path / "out.skipped.csv").exists()
 
 
 @pytest.mark.parametrize("format", ["cif", "extxyz", "vasp"])
