@@ -23,7 +23,7 @@ from crysgnn_jax.pretraining.registry import graphs_of, objectives_of, recipe_na
 from crysgnn_jax.pretraining.teacher_embeddings import TeacherEmbeddings
 from crysgnn_jax.reporting.check import Check, check_store
 from crysgnn_jax.reporting.run import draw_run, title_of, verdict_of
-from crysgnn_jax.settings import settings_of
+from crysgnn_jax.settings import require_bounds, settings_of
 from crysgnn_jax.training import lesson, run, shipped
 from crysgnn_jax.training.committee import Committee, is_several, workdirs
 from crysgnn_jax.training.devices import Devices
@@ -373,14 +373,17 @@ def _settings(given: Mapping[str, Any], *defaults: Any) -> list[Any]:
     """Dataclasses of settings with the values given by name.
 
     Raises:
-      UserError: none of them has a setting of that name.
+      UserError: none of them has a setting of that name, or a value is out of bounds.
     """
     names = [{field.name for field in settings_of(type(one))} for one in defaults]
     for name in given:
         if not any(name in known for known in names):
             listed = ", ".join(sorted(set().union(*names)))
             raise UserError(f"`{name}`: there is no such setting; there is {listed}")
-    return [
+    out = [
         dataclasses.replace(one, **{name: given[name] for name in given if name in known})
         for one, known in zip(defaults, names)
     ]
+    for one in out:
+        require_bounds(one)
+    return out

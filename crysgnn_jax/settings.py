@@ -1,8 +1,11 @@
 """Settings that stand once: the fields of a dataclass carry what a flag says of them."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral, Real
 from typing import Any
+
+from crysgnn_jax.errors import UserError
 
 
 def setting(
@@ -37,6 +40,30 @@ def setting(
         "decides": decides,
     }
     return dataclasses.field(default=default, metadata=about)
+
+
+_BOUNDS: dict[str, tuple[type, Callable[[Any], bool], str]] = {
+    "positive int": (Integral, lambda value: value > 0, "a whole number greater than 0"),
+    "natural int": (Integral, lambda value: value >= 0, "a whole number of at least 0"),
+    "positive": (Real, lambda value: 0 < value < float("inf"), "a number greater than 0"),
+    "not negative": (Real, lambda value: 0 <= value < float("inf"), "a number of at least 0"),
+    "fraction": (Real, lambda value: 0 <= value <= 1, "a number from 0 to 1"),
+}
+"""Kind of a setting → its type, what fits, and what to give."""
+
+
+def require_bounds(settings: Any) -> None:
+    """
+    Raises:
+      UserError: a value is not of the kind that its setting has, such as an ``epochs`` of 0.
+    """
+    for field in settings_of(type(settings)):
+        value, about = getattr(settings, field.name), field.metadata
+        if value is None or about["kind"] not in _BOUNDS:
+            continue
+        kind, fits, wanted = _BOUNDS[about["kind"]]
+        if not (isinstance(value, kind) and fits(value)):
+            raise UserError(f"`{field.name}` {value}: give {wanted}")
 
 
 def settings_of(kind: type) -> Iterator[dataclasses.Field]:

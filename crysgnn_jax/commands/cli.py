@@ -189,7 +189,7 @@ def output(path: Path, mode: str) -> Iterator[IO]:
         with open(path, mode, **text) as file:
             yield file
         return
-    draft = path.with_name(path.name + ".tmp")
+    draft = draft_of(path)
     try:
         with writing(path), open(draft, mode, **text) as file:
             yield file
@@ -209,6 +209,20 @@ def require_writable(path: Path) -> None:
         raise UserError(f"{path} is a directory; name a file")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise UserError(f"{path} cannot be written (permission denied); name another file")
+    if path.exists() and not path.is_file():  # a device or pipe
+        return
+    # The right to write is not all: a folder of the system may take no files.
+    draft = draft_of(path.resolve())
+    try:
+        draft.touch()
+        draft.unlink()
+    except OSError as error:
+        raise UserError(written(error, path)) from None
+
+
+def draft_of(path: Path) -> Path:
+    """Where a file is written before it is whole."""
+    return path.with_name(path.name + ".tmp")
 
 
 def make_folder(parameter: str, path: Path) -> None:

@@ -45,10 +45,12 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.errors import UserError
     from crysgnn_jax.reporting.dashboard import FINISHED, REFRESH, dashboard, runs_in, state_of
 
+    if args.output.suffix not in (".html", ".htm"):
+        raise UserError(f"`output` {args.output}: give a file that ends in .html")
     cli.require_writable(args.output)
     if not runs_in(args.runs):
         searched = ", ".join(map(str, args.runs))
-        raise UserError(f"`runs` {searched}: no run there; distill or pretrain makes one")
+        raise UserError(f"{searched}: no run there; distill or pretrain makes one")
 
     def write(*, follow: bool) -> str:
         records = runs_in(args.runs)

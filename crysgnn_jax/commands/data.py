@@ -28,6 +28,7 @@ from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.reporting.tables import counted
 from crysgnn_jax.training.predictor import TrainedModel
 from crysgnn_jax.training.run import write_left_out, write_listing
+from crysgnn_jax.training.shipped import label_of
 from crysgnn_jax.training.workdir import CONFIG
 
 FIRST = 3
@@ -131,8 +132,23 @@ def source_of(args: argparse.Namespace, label: str | None = None) -> Source:
     names = [*args.sources, *args.data]
     if not names:
         raise UserError("there is nothing to read; name data sets, folders or files of crystals")
-    parts = [_standard_input() if name == STANDARD_INPUT else read(name) for name in names]
-    return limited(read(parts), args.limit, label)
+    return limited(read_all(names, "data"), args.limit, label)
+
+
+def read_all(names: Sequence[str], parameter: str) -> Source:
+    """The crystals of several data sets and paths, and of standard input.
+
+    Args:
+      names: as ``--data`` takes them.
+      parameter: by which the user gave them, for messages.
+
+    Raises:
+      UserError: they cannot be read.
+    """
+    try:
+        return read([_standard_input() if name == STANDARD_INPUT else read(name) for name in names])
+    except UserError as error:
+        raise UserError(str(error).replace("`data`", f"`{parameter}`")) from None
 
 
 def crystals_of(source: Source) -> Iterator[Crystal]:
@@ -149,7 +165,7 @@ def require_graphs(args: argparse.Namespace, model: TrainedModel) -> None:
       UserError: a flag asks for other graphs than a model was trained with.
     """
     chosen = dataclasses.replace(model.featuriser, **given(args, FeaturiserSettings))
-    chosen.require(model.featuriser, f"the network in {model.path}")
+    chosen.require(model.featuriser, f"the network in {label_of(model.path)}")
 
 
 def graphs_for(args: argparse.Namespace, model: TrainedModel) -> GraphStore:
@@ -181,16 +197,28 @@ def list_skipped(
     }
     for kind, column in (("skipped", "reason"), ("notes", "note")):
         entries = list(dict.fromkeys(found[kind]))
-        if path is None:
+        listed = None if path is None else path.with_name(f"{path.stem}.{kind}.csv")
+        if listed is None:
             word = "skipped" if kind == "skipped" else "note on"
             for id, text in entries[FIRST:]:
                 print(f"{word} {id or 'the data'}: {text}", file=sys.stderr)
-        elif entries:
-            listed = path.with_name(f"{path.stem}.{kind}.csv")
+        elif not entries:
+            _remove_listing(listed, column)
+        else:
             write_listing(entries, column, listed)
             what = counted(len(entries), "crystal" if kind == "skipped" else "note")
             skipped = " skipped" if kind == "skipped" else ""
             print(f"{what}{skipped}, listed in {listed}", file=sys.stderr)
+
+
+def _remove_listing(path: Path, column: str) -> None:
+    """Take away what an earlier output of this name left beside it, for it says of this one what is
+    not so; a file of another kind stays."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        with open(path, encoding="utf-8") as file:
+            ours = file.readline().strip() == f"id,{column}"
+        if ours:
+            path.unlink()
 
 
 class Progress:

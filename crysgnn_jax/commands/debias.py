@@ -175,6 +175,11 @@ def _sources(args: argparse.Namespace) -> tuple["Source", "Source"]:
     from crysgnn_jax.crystals.values import WithValues, read_values
     from crysgnn_jax.errors import UserError
 
+    if args.dft_column == args.experiment_column:
+        raise UserError(
+            f"`experiment_column` {args.experiment_column}: is that of `dft_column` too; name the "
+            "column of what was measured"
+        )
     source = read(args.data)
     if args.experiment is not None:
         values = read_values(args.experiment, args.experiment_column)
@@ -182,7 +187,7 @@ def _sources(args: argparse.Namespace) -> tuple["Source", "Source"]:
     for parameter in ("dft_column", "experiment_column"):
         column = getattr(args, parameter)
         if column not in source.label_names:
-            listed = ", ".join(source.label_names) or "none"
+            listed = ", ".join(source.label_names) or "no labels"
             raise UserError(f"`{parameter}` {column}: {source.name} has {listed}")
     known = source.labelled(args.dft_column)
     measured = source.labelled(args.experiment_column)

@@ -73,6 +73,7 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.training.devices import Devices
     from crysgnn_jax.training.embeddings_file import write_embeddings
     from crysgnn_jax.training.predictor import TrainedModel
+    from crysgnn_jax.training.projection import require_enough
 
     if args.output.suffix not in FORMATS:
         raise UserError(f"`output` {args.output}: give a file that ends in {' or '.join(FORMATS)}")
@@ -89,6 +90,8 @@ def execute(args: argparse.Namespace) -> None:
             cli.require_writable(file)
     model = TrainedModel.load(args.model)
     store = data.graphs_for(args, model)
+    if args.map is not None:
+        require_enough(len(store))
     if args.map is not None and args.colour != BY_SYSTEM and args.colour not in store.label_names:
         known = ", ".join((BY_SYSTEM, *store.label_names))
         raise UserError(f"`colour` {args.colour}: {store.source_name} has {known}")

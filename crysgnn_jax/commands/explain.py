@@ -1,6 +1,6 @@
 """What each atom, or each element, adds to a trained model's prediction.
 
-crysgnn explain --model runs/my_run my.cif
+crysgnn explain --model formation_energy my.cif
 crysgnn explain --model runs/my_run my_cifs/ --output contributions.extxyz
 """
 
@@ -13,11 +13,17 @@ from crysgnn_jax.commands import cli, flags
 if TYPE_CHECKING:  # JAX
     from crysgnn_jax.training.explanation import Explanation
 
+FORMATS = (".extxyz", ".xyz")
+
 
 def parser() -> flags.Parser:
     """The command's flags."""
     out = flags.Parser("explain", __doc__)
-    flags.add_model_flags(out, "a student's run, a fine-tuned one, or converted weights")
+    flags.add_model_flags(
+        out,
+        "a model that comes with the package (see crysgnn models), a student's run, a fine-tuned "
+        "one, or converted weights",
+    )
     out.add_argument(
         "--output",
         type=Path,
@@ -40,8 +46,11 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.training.explanation import explain_store
     from crysgnn_jax.training.predictor import TrainedModel
 
-    if args.output.suffix == ".png":
-        raise UserError(f"`output` {args.output}: name the .extxyz; the .png is written beside it")
+    if args.output.suffix not in FORMATS:
+        raise UserError(
+            f"`output` {args.output}: give a file that ends in {' or '.join(FORMATS)}; the picture "
+            "is written beside it"
+        )
     picture = args.output.with_suffix(".png")
     for file in (args.output, picture):
         cli.require_writable(file)

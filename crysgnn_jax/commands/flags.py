@@ -430,6 +430,22 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+class _Once(argparse.Action):
+    """A flag that may be given once: `predict` takes several of ``--model``, and where there is one
+    alone nobody should think that all were asked."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if getattr(namespace, self.dest) is not self.default:
+            parser.error(f"{option_string} {values}: give one alone, there is another")
+        setattr(namespace, self.dest, values)
+
+
 def add_model_flags(parser: argparse.ArgumentParser, what: str, default: str | None = None) -> None:
     """A trained model, and the crystals to use it on.
 
@@ -440,6 +456,7 @@ def add_model_flags(parser: argparse.ArgumentParser, what: str, default: str | N
     """
     parser.add_argument(
         "--model",
+        action=_Once,
         type=Path,
         required=default is None,
         default=default and Path(default),

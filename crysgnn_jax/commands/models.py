@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from crysgnn_jax.commands import flags
+from crysgnn_jax.errors import UserError
 
 
 def parser() -> flags.Parser:
@@ -23,7 +24,6 @@ def parser() -> flags.Parser:
     out.add_argument(
         "--runs",
         type=Path,
-        default=Path("runs"),
         metavar="DIR",
         help="folder of runs to list (default runs)",
     )
@@ -60,6 +60,8 @@ def execute(args: argparse.Namespace) -> None:
             if value:
                 print(f"  {key}: {value}")
         return
+    if args.runs is not None and not args.runs.is_dir():
+        raise UserError(f"`runs` {args.runs}: no such folder; name one that holds runs")
     rows = [
         [
             entry.name,
@@ -71,7 +73,7 @@ def execute(args: argparse.Namespace) -> None:
             number(entry.test_mae, ".4g"),
             entry.licence or "–",
         ]
-        for entry in catalogue(args.cache or default_cache_dir(), args.runs)
+        for entry in catalogue(args.cache or default_cache_dir(), args.runs or Path("runs"))
     ]
     header = ["name", "network", "property", "unit", "trained on", "crystals", "test MAE"]
     print(text_table([*header, "licence"], rows))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from crysgnn_jax.commands import cli, flags
+from crysgnn_jax.errors import UserError
 from crysgnn_jax.training.settings import TEACHER
 
 MOST_LABELS = 4
@@ -37,7 +38,7 @@ def parser() -> flags.Parser:
         type=flags.positive(int),
         default=10,
         metavar="N",
-        help="crystals to find for each (default 10)",
+        help="crystals to find for each, or all where there are fewer (default 10)",
     )
     out.add_argument(
         "--output",
@@ -57,7 +58,6 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.commands import data
     from crysgnn_jax.crystals.formula import readable
     from crysgnn_jax.crystals.named import unit_of
-    from crysgnn_jax.crystals.readers import read
     from crysgnn_jax.graphs.symmetry import space_group_symbol
     from crysgnn_jax.reporting.tables import counted, text_table, with_unit
     from crysgnn_jax.training.devices import Devices
@@ -65,10 +65,13 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.training.similarity import nearest
 
     if args.output is not None:
+        if args.output.suffix != ".csv":
+            raise UserError(f"`output` {args.output}: give a file that ends in .csv")
         cli.require_writable(args.output)
     model = TrainedModel.load(args.model)
+    wanted_of = data.read_all(args.to, "to")
     store = data.graphs_for(args, model)
-    queries = data.Graphs(args)(read(args.to), model.featuriser)
+    queries = data.Graphs(args)(wanted_of, model.featuriser)
     devices = Devices(args.devices)
     among, wanted = (
         model.embed_store(graphs, devices, args.batch_size).crystals for graphs in (store, queries)

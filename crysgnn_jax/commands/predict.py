@@ -59,7 +59,7 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.reporting import prediction_files
     from crysgnn_jax.reporting.tables import counted
     from crysgnn_jax.training import shipped
-    from crysgnn_jax.training.committee import Committee, workdirs
+    from crysgnn_jax.training.committee import Committee, unfinished, workdirs
     from crysgnn_jax.training.devices import Devices
     from crysgnn_jax.training.predictions import table
     from crysgnn_jax.training.predictor import TrainedModel
@@ -68,6 +68,13 @@ def execute(args: argparse.Namespace) -> None:
         cli.require_writable(args.output)
         prediction_files.require_format(args.output)
     models = [TrainedModel.load(path) for path in workdirs(args.model)]
+    if left_out := unfinished(args.model):
+        print(
+            f"{data.counted(len(left_out), 'run')} not finished, and not asked: "
+            + ", ".join(map(str, left_out[: data.FIRST]))
+            + (" …" if len(left_out) > data.FIRST else ""),
+            file=sys.stderr,
+        )
     for model in models:
         model.require_property()
     by_property: dict[str, list[TrainedModel]] = {}

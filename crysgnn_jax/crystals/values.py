@@ -31,7 +31,9 @@ def read_values(path: Path, column: str) -> dict[str, float]:
     """
     try:
         lines = list(csv.reader(io.StringIO(as_text(path.read_bytes()), newline="")))
-    except (OSError, ValueError, csv.Error) as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (ValueError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read as a table ({error})") from None
     names = [name.strip() for name in lines[0]] if lines else []
     for name in ("id", column):

@@ -69,6 +69,10 @@ class PropertyCalculator(Calculator):
     ):
         super().__init__()
         self.model = TrainedModel.load(model) if isinstance(model, (str, Path)) else model
+        if not isinstance(self.model, (TrainedModel, Committee)):
+            raise UserError(
+                f"`model` {model}: give a name or path, a TrainedModel, or a Committee of several"
+            )
         if isinstance(self.model, TrainedModel):
             self.model.require_property()
         name = str(self.model.property)

@@ -88,7 +88,11 @@ class CrystalRegressor(Parameters):
           UserError: they are not as many as ``y`` or too few, a value is not finite, or as of
             `train`.
         """
-        structures, values = list(structures), np.asarray(y, dtype=np.float64)
+        structures = list(structures)
+        try:
+            values = np.asarray(y, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise UserError("`y`: a value is not a number; give a number each") from None
         if values.shape != (len(structures),):
             raise UserError(
                 f"`y` is {list(values.shape)}, of {len(structures)} structures; give a number each"

@@ -38,7 +38,7 @@ def runs_in(folders: Iterable[Path]) -> list[Record]:
     found: dict[Path, Record] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"`runs` {folder}: no such folder; name one that holds runs")
+            raise UserError(f"{folder}: no such folder; name one that holds runs")
         for path in _searched(folder):
             # One whose settings are half-written, or damaged, has nothing to show.
             try:

@@ -64,6 +64,9 @@ def described(name: str) -> Entry:
     path = shipped.found(name)
     entry = _entry(path, name, "package" if path.parent == shipped.FOLDER else "runs")
     if entry is None:
+        twins = [str(twin) for twin in _finished(path, "*")]
+        if twins:
+            raise UserError(f"{name} holds several; name one of {', '.join(twins)}")
         known = ", ".join(folder.name for folder in shipped.folders())
         raise UserError(f"{name}: no trained network there; the package has {known}")
     return entry

@@ -13,10 +13,11 @@ from crysgnn_jax.graphs.build import build_store
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.training.devices import Devices
-from crysgnn_jax.training.predictions import Predictions, assess
+from crysgnn_jax.training.predictions import Predictions, assess, require_asked
 from crysgnn_jax.training.predictor import BATCH_SIZE, TrainedModel
 from crysgnn_jax.training.reference import Facts
 from crysgnn_jax.training.settings import LEVEL
+from crysgnn_jax.training.shipped import label_of
 from crysgnn_jax.training.workdir import CONFIG, RESULT
 
 MakeStore = Callable[[FeaturiserSettings], GraphStore]
@@ -52,7 +53,9 @@ class Committee:
         self.property, self.unit = first.property or "", first.unit
         for member in self.members[1:]:
             if (member.property, member.unit) != (first.property, first.unit):
-                said = " and ".join(f"{m.path} {m.property} {m.unit}" for m in (first, member))
+                said = " and ".join(
+                    f"{label_of(m.path)} {m.property} {m.unit}".rstrip() for m in (first, member)
+                )
                 raise UserError(f"`model`: {said} cannot be averaged; ask for one of them")
         known: dict[str, TrainedModel] = {}
         for member in self.members:
@@ -85,7 +88,11 @@ class Committee:
           level: share of crystals that an interval is to hold.
           n_nearest: training crystals to name of each, of the first member.
           progress: is told how many crystals are done, and of how many.
+
+        Raises:
+          UserError: ``level`` or ``n_nearest`` is out of bounds.
         """
+        require_asked(level, n_nearest)
         stores = [make(member.featuriser) for member in self.members]
         n = sum(map(len, stores))
         said, embeddings, done = [], np.empty((0, 0)), 0
@@ -138,6 +145,12 @@ class Committee:
 def is_several(name: Path | str) -> bool:
     """Whether a path stands for several: it has a wildcard, and is not one itself."""
     return glob.has_magic(str(name)) and not Path(name).exists()
+
+
+def unfinished(names: Iterable[Path | str]) -> list[Path]:
+    """The runs that wildcards fit and `workdirs` leaves out, for they are not finished."""
+    found = {Path(path) for name in names if is_several(name) for path in glob.glob(str(name))}
+    return sorted(p for p in found if (p / CONFIG).exists() and not (p / RESULT).exists())
 
 
 def workdirs(names: Iterable[Path | str], parameter: str = "model") -> list[Path]:

@@ -1,5 +1,6 @@
 """A trained network as one file: safetensors, with its settings and result in the header."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ import numpy as np
 from flax import traverse_util
 
 from crysgnn_jax.errors import UserError
-from crysgnn_jax.files import writing
+from crysgnn_jax.files import written
 from crysgnn_jax.training import shipped
 from crysgnn_jax.training.checkpoints import restore_best
 from crysgnn_jax.training.workdir import (
@@ -84,13 +85,15 @@ def export(source: Path, path: Path) -> None:
             },
         )
     draft = path.with_name(path.name + ".tmp")
-    with writing(path):
-        try:
-            draft.write_bytes(content)
-            os.replace(draft, path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
+    try:
+        draft.write_bytes(content)
+        os.replace(draft, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        if isinstance(error, OSError):
+            raise UserError(written(error, path)) from error
+        raise
 
 
 def read_model(path: Path, parameter: str = "model") -> ModelFile:

@@ -1,10 +1,12 @@
 """What is said of crystals by one network, or by several of the same property."""
 
+import numbers
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from crysgnn_jax.errors import UserError
 from crysgnn_jax.training.calibration import Calibration
 from crysgnn_jax.training.reference import Facts, Reference
 from crysgnn_jax.training.settings import LEVEL
@@ -94,6 +96,17 @@ class Predictions(NamedTuple):
             of = "crystal is" if n_strange == 1 else "crystals are"
             lines.append(f"{n_strange} {of} unlike those of training, see the column of warnings")
         return lines
+
+
+def require_asked(level: Any, n_nearest: Any) -> None:
+    """
+    Raises:
+      UserError: there is no interval of such a level, or no such number of crystals.
+    """
+    if not (isinstance(level, numbers.Real) and 0 < float(level) < 1):
+        raise UserError(f"`level` {level}: give a number above 0 and below 1")
+    if not (isinstance(n_nearest, numbers.Integral) and int(n_nearest) >= 0):
+        raise UserError(f"`n_nearest` {n_nearest}: give a whole number of at least 0")
 
 
 def table(several: Sequence[Predictions]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from crysgnn_jax.training.devices import Devices
 from crysgnn_jax.training.evaluation import Evaluator, predicted
 from crysgnn_jax.training.kept_embeddings import kept_embeddings, new_embeddings
 from crysgnn_jax.training.model_file import export, read_model
-from crysgnn_jax.training.predictions import Predictions, assess
+from crysgnn_jax.training.predictions import Predictions, assess, require_asked
 from crysgnn_jax.training.property_task import Start, Variables, bare
 from crysgnn_jax.training.reference import Facts, Reference
 from crysgnn_jax.training.run import name_of_leaf
@@ -198,6 +198,11 @@ class TrainedModel:
             result=result,
         )
 
+    def __repr__(self) -> str:
+        unit = f" ({self.unit})" if self.unit else ""
+        what = "no property" if self.property is None else self.property + unit
+        return f"TrainedModel({shipped.label_of(self.path)!r}: {self.name}, {what})"
+
     def export(self, path: Path | str) -> None:
         """Write the network to one file, which `load` and the flags ``--model`` and ``--teacher``
         take.
@@ -237,7 +242,7 @@ class TrainedModel:
         Raises:
           UserError: the store's graphs were built with other settings than the network's.
         """
-        store.settings.require(self.featuriser, f"the network in {self.path}")
+        store.settings.require(self.featuriser, f"the network in {shipped.label_of(self.path)}")
         return kept_embeddings(
             store,
             self.fingerprint,
@@ -263,8 +268,8 @@ class TrainedModel:
         """
         if self.property is None:
             raise UserError(
-                f"`model` {self.path} holds {self.name}, which was trained without labels and "
-                "predicts no property; take a student, or fine-tune it"
+                f"`model` {shipped.label_of(self.path)} holds {self.name}, which was trained "
+                "without labels and predicts no property; take a student, or fine-tune it"
             )
 
     @functools.cached_property
@@ -305,7 +310,7 @@ class TrainedModel:
             settings than the network's.
         """
         self.require_property()
-        store.settings.require(self.featuriser, f"the network in {self.path}")
+        store.settings.require(self.featuriser, f"the network in {shipped.label_of(self.path)}")
         batcher = self._batcher(store, np.arange(len(store)), batch_size)
         raw, embeddings = predicted(
             self.module, self.variables, devices, Loader(batcher, devices), progress=progress
@@ -327,6 +332,7 @@ class TrainedModel:
           UserError: the network predicts no property, or the store's graphs were built with other
             settings than the network's.
         """
+        require_asked(level, n_nearest)
         said, embeddings = self.outputs(store, devices, batch_size)
         return assess(
             Facts.of(store),
@@ -372,16 +378,19 @@ class TrainedModel:
           batch_size: crystals of an average batch, a device.
           cache: where graphs are kept; `cache.default_cache_dir` where not given.
           workers: processes that build graphs, see `build.build_store`.
-          level: share of crystals like those of training that an interval is to hold.
-          n_nearest: training crystals to name of each.
+          level: share of crystals like those of training that an interval is to hold, above 0 and
+            below 1.
+          n_nearest: training crystals to name of each, 0 for none.
 
         Raises:
-          UserError: the network predicts no property; or as of `readers.read` and `build_store`.
+          UserError: the network predicts no property; ``level`` or ``n_nearest`` is out of bounds;
+            or as of `readers.read` and `build_store`.
 
         Example:
           ``model.predict([ase.build.bulk("Cu")]).values``
         """
         self.require_property()
+        require_asked(level, n_nearest)
         store = build_store(read(data), self.featuriser, cache_dir=cache, workers=workers)
         return self.predict_store(
             store, Devices(devices), batch_size, level=level, n_nearest=n_nearest

@@ -25,7 +25,8 @@ def principal_components(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray
     Raises:
       UserError: there are fewer than `FEWEST` crystals, or all are the same.
     """
-    vectors = standardised(embeddings, _enough(embeddings))
+    require_enough(len(embeddings))
+    vectors = standardised(embeddings, embeddings)
     _, lengths, directions = np.linalg.svd(
         np.linalg.qr(vectors, mode="r"), full_matrices=False
     )  # of the triangle, which is small, and has the same directions
@@ -47,7 +48,8 @@ def umap(embeddings: np.ndarray) -> np.ndarray:
     Raises:
       UserError: there are fewer than `FEWEST` crystals, or umap-learn is not installed.
     """
-    vectors = standardised(embeddings, _enough(embeddings))
+    require_enough(len(embeddings))
+    vectors = standardised(embeddings, embeddings)
     package = imported("umap", "umap", "`projection` umap")
     # Its eigenvectors fail where neighbours are nearly all the crystals there are.
     few = len(vectors) < 20
@@ -60,10 +62,15 @@ def umap(embeddings: np.ndarray) -> np.ndarray:
     return np.asarray(reducer.fit_transform(vectors), dtype=np.float64)
 
 
-def _enough(embeddings: np.ndarray) -> np.ndarray:
-    if len(embeddings) < FEWEST:
-        raise UserError(f"{len(embeddings)} crystals make no map; give at least {FEWEST}")
-    return embeddings
+def require_enough(n: int) -> None:
+    """
+    Raises:
+      UserError: so few crystals make no map.
+    """
+    if n < FEWEST:
+        raise UserError(
+            f"{n} {'crystal makes' if n == 1 else 'crystals make'} no map; give at least {FEWEST}"
+        )
 
 
 def _of_two(rows: np.ndarray) -> np.ndarray:

@@ -170,6 +170,14 @@ def test_a_disk_that_takes_nothing_is_told_in_one_line(capsys, number):
     assert capsys.readouterr().err.startswith("error: /somewhere/file cannot be written (")
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder of Linux")
+def test_a_folder_that_takes_no_files_is_told_before_the_work(tmp_path):
+    with pytest.raises(UserError, match="/proc/a.csv cannot be written"):
+        cli.require_writable(Path("/proc/a.csv"))
+    cli.require_writable(tmp_path / "a.csv")
+    assert not list(tmp_path.iterdir())
+
+
 def test_output_is_there_whole_or_not_at_all(tmp_path):
     with cli.output(tmp_path / "a.csv", "w") as file:
         file.write("né")

@@ -108,7 +108,11 @@ def test_given_again_the_runs_are_found(folder, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("column", "said"),
-    [("gap", "--dft-column gap: .* has measured, energy"), (None, "no crystal has both")],
+    [
+        ("measured", "--experiment-column measured: is that of --dft-column too"),
+        ("gap", "--dft-column gap: .* has measured, energy"),
+        (None, "no crystal has both"),
+    ],
 )
 def test_columns_that_are_not_there_are_told(tmp_path, column, said):
     some = collection(4)

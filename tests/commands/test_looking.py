@@ -152,15 +152,30 @@ def test_many_crystals_are_explained_by_element(here, tmp_path, capsys):
     assert "energy, by element" in capsys.readouterr().out
 
 
+def test_one_model_alone_is_looked_into(here, capsys):
+    with pytest.raises(SystemExit) as stop:
+        explain.parser().parse_args(["--model", "a", "--model", "b", "my.cif"])
+    assert stop.value.code == 2
+    assert "--model b: give one alone, there is another" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "command, model, flags, message",
     [
         (embed, "crysgnn-mp", ["--output", "a.txt"], "--output a.txt: give a file that ends in"),
         (embed, "crysgnn-mp", ["--map", "a.jpg"], "--map a.jpg: give a file that ends in .png"),
         (embed, "crysgnn-mp", ["--map", "a.png", "--colour", "gap"], "--colour gap: .* energy"),
-        (nearest, "crysgnn-mp", ["--to", "none.cif"], "none.cif"),
+        (nearest, "crysgnn-mp", ["--to", "none.cif"], "--to none.cif"),
+        (nearest, "crysgnn-mp", ["--to", "none.cif", "--output", "a.json"], "ends in .csv"),
+        (embed, "crysgnn-mp", ["--limit", "1", "--map", "a.png"], "1 crystal makes no map"),
+        (explain, "student", ["--output", "a.csv"], "--output a.csv: give a file that ends in"),
         (explain, "crysgnn-mp", [], "predicts no property"),
-        (explain, "student", ["--output", "a.png"], "--output a.png: name the .extxyz"),
+        (
+            explain,
+            "student",
+            ["--output", "a.png"],
+            "--output a.png: give a file that ends in .extxyz",
+        ),
     ],
 )
 def test_bad_flags_are_told_in_a_line(command, model, flags, message, here, tmp_path, monkeypatch):

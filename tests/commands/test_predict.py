@@ -144,6 +144,9 @@ def test_a_bad_structure_is_listed_and_the_rest_is_predicted(folder, tmp_path, c
     assert [row["id"] for row in rows_of(output.read_text())] == NAMES
     assert [row["id"] for row in rows_of((tmp_path / "out.skipped.csv").read_text())] == ["broken"]
     assert "1 crystal skipped, listed in" in capsys.readouterr().err
+    # Given again without it, nothing says that one was skipped.
+    call(folder, "--model", model, folder / "crystals", "--output", output)
+    assert not (tmp_path / "out.skipped.csv").exists()
 
 
 @pytest.mark.parametrize("format", ["cif", "extxyz", "vasp"])
@@ -190,6 +193,16 @@ def test_what_cannot_be_averaged_is_refused(folder):
         cg.Committee([a, gap])
 
 
+def test_of_a_wildcard_runs_that_are_not_finished_are_told(folder, capsys, tmp_path):
+    for name in ("a", "b"):
+        shutil.copytree(folder / "runs" / name, tmp_path / name)
+    (tmp_path / "b" / "result.json").unlink()
+    call(folder, "--model", tmp_path / "*", folder / "crystals")
+    told = capsys.readouterr().err
+    assert f"1 run not finished, and not asked: {tmp_path / 'b'}\n" in told
+    assert f"by {tmp_path / 'a'}\n" in told
+
+
 def test_models_are_listed_with_their_errors(folder, capsys):
     cli.call(models, ["--runs", str(folder / "runs"), "--cache", str(folder / "cache")])
     lines = capsys.readouterr().out.splitlines()
@@ -201,3 +214,12 @@ def test_models_are_listed_with_their_errors(folder, capsys):
     assert "predicts: band_gap (eV)" in capsys.readouterr().out
     with pytest.raises(UserError, match="no trained network there; the package has .*crysgnn-mp"):
         cli.call(models, ["nothing"])
+    with pytest.raises(UserError, match="runs holds several; name one of .*runs/a, "):
+        cli.call(models, [str(folder / "runs")])
+    with pytest.raises(UserError, match="--runs nowhere: no such folder"):
+        cli.call(models, ["--runs", "nowhere"])
+
+
+def test_a_model_is_shown_in_a_line():
+    assert repr(cg.load("band_gap")) == "TrainedModel('band_gap': cgcnn, band_gap (eV))"
+    assert repr(cg.load()) == "TrainedModel('crysgnn-mp': crysgnn, no property)"

@@ -142,6 +142,7 @@ def test_deuterium_is_hydrogen(tmp_path):
         (GOOD.replace("5.64(2)", "0"), "check the lattice"),
         (GOOD.replace("0.0 1.0", "0.0 0.5"), "site Na1 is occupied to 0.5"),
         (GOOD.replace("Na1 Na1+", "Qq1 Qq"), "unknown element 'Qq'"),
+        (GOOD.replace("Na1 Na1+", "No1 No"), "site No1 has the element No, beyond the 100 known"),
         (GOOD.replace("F m -3 m", "F m n x"), "unknown space group"),
         (
             GOOD.replace("loop_", "_chemical_formula_sum 'Na1 Cl1 O3'\nloop_"),

@@ -37,7 +37,7 @@ def test_what_is_no_table_is_told_in_a_line(tmp_path, text, said):
 
 
 def test_a_missing_file_is_told(tmp_path):
-    with pytest.raises(cg.UserError, match=r"none\.csv: cannot be read as a table"):
+    with pytest.raises(cg.UserError, match=r"none\.csv: cannot be read .No such file"):
         read_values(tmp_path / "none.csv", "measured")
 
 

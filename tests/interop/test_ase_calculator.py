@@ -60,3 +60,5 @@ def test_what_cannot_be_used_fails_as_calculations_do(model):
 def test_a_network_without_a_property_is_refused():
     with pytest.raises(cg.UserError, match="predicts no property"):
         cg.PropertyCalculator("crysgnn-mp")
+    with pytest.raises(cg.UserError, match="`model` .* give a name or path"):
+        cg.PropertyCalculator(["formation_energy", "band_gap"])

@@ -76,6 +76,7 @@ def test_it_is_its_parameters():
     "y, params, message",
     [
         ([1.0], {}, "give a number each"),
+        (["a", "b"], {}, "a value is not a number"),
         ([1.0, np.nan], {}, "a value is not finite"),
         ([1.0, 2.0], {"validation_fraction": 1.0}, "give a number between 0 and 1"),
     ],

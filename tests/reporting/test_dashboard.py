@@ -52,6 +52,8 @@ def test_what_is_no_run_is_passed_over(tmp_path):
 def test_folders_without_runs_are_told(tmp_path):
     with pytest.raises(UserError, match="no run there"):
         cli.call(dashboard, [str(tmp_path), "--output", str(tmp_path / "page.html")])
+    with pytest.raises(UserError, match="--output page.txt: give a file that ends in .html"):
+        cli.call(dashboard, [str(tmp_path), "--output", "page.txt"])
     with pytest.raises(UserError, match="no such folder"):
         cli.call(dashboard, [str(tmp_path / "no"), "--output", str(tmp_path / "page.html")])
 

@@ -288,6 +288,8 @@ class _Block:
             if number is None:
                 symbol = column["type"][k]
                 symbol = column["label"][k] if symbol in ("", "?", ".") else symbol
+                if gemmi.Element(symbol.strip("0123456789+-")).atomic_number >= len(SYMBOLS):
+                    raise ValueError(f"site {name} has the element {symbol}, beyond the 100 known")
                 raise ValueError(f"site {name} has the unknown element {symbol!r}")
             numbers.append(number)
         self._refuse_alternatives([(column["assembly"][k], column["group"][k]) for k in kept])
