@@ -184,3 +184,10 @@ def test_a_script_without_a_guard_builds_graphs(folder):
     done = subprocess.run([sys.executable, script], cwd=ROOT, capture_output=True, text=True,
                           env={"PYTHONPATH": str(ROOT), "PATH": ""})  # fmt: skip
     assert done.stdout.strip() == "24", done.stderr
+
+
+def test_a_unit_that_is_known_to_be_another_is_refused(tmp_path):
+    with pytest.raises(
+        cg.UserError, match="`unit` furlongs: bulk_modulus_vrh of elastic is in GPa"
+    ):
+        cg.train("cgcnn", "elastic", unit="furlongs", workdir=tmp_path / "run", devices=1, epochs=1)

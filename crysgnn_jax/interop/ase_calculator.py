@@ -91,7 +91,8 @@ class PropertyCalculator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = all_changes,
     ) -> None:
-        """Predict the property of ``atoms``.
+        """Predict the property of ``atoms``, into its results and ``atoms.info``; where no training
+        crystal was like them, with a warning there, ``PROPERTY_warning``.
 
         Raises:
           CalculationFailed: they cannot be used, such as without a periodic cell.
@@ -110,3 +111,7 @@ class PropertyCalculator(Calculator):
             self.results |= {"energy": energy, "free_energy": energy}
         if atoms is not None:
             atoms.info[self._key] = value
+            # Of the structure before, if this one is like those of training.
+            atoms.info.pop(f"{self._key}_warning", None)
+            if len(found.warnings) and found.warnings[0]:
+                atoms.info[f"{self._key}_warning"] = found.warnings[0]

@@ -182,7 +182,13 @@ class Lesson:
         """Settings with nothing left open: the property's name and unit, the student's recipe for
         so many training crystals and devices, and no weight of the teacher where there is none."""
         recipe = self.student.recipe
-        unit = unit_of(self.property) if learning.unit is None else learning.unit
+        known = unit_of(self.property)
+        unit = known if learning.unit is None else learning.unit
+        if known and unit != known and self.store.source_name in NAMED:
+            raise UserError(
+                f"`unit` {unit}: {self.property} of {self.store.source_name} is in {known}; leave "
+                "it out"
+            )
         chosen = dataclasses.replace(learning, property=self.property, unit=unit)
         if self.teacher is None:
             chosen = dataclasses.replace(chosen, weight=0.0, pull="released", taught_by=0)

@@ -277,9 +277,12 @@ def require_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], where: Path
     old, new = _flat(theirs), _flat(ours)
     for name in sorted({*old, *new}):
         if old.get(name) != new.get(name):
+            more = ""
+            if name == "settings.epochs" and (new.get(name) or 0) > (old.get(name) or 0):
+                more = ", `continued` for more epochs of a finished run"
             raise UserError(
                 f"`workdir` {where} holds a run with {_named(name)} {_shown(old.get(name))}, and "
-                f"this one has {_shown(new.get(name))}; give the same, another `workdir`, or "
+                f"this one has {_shown(new.get(name))}; give the same, another `workdir`{more}, or "
                 "`overwrite`"
             )
 

@@ -51,6 +51,18 @@ def test_another_property_is_no_energy(model):
     assert "energy" not in atoms.calc.results
 
 
+def test_what_no_training_crystal_was_like_is_said_beside_the_value(model):
+    atoms = bulk("Cu", a=30.0)
+    calculator = cg.PropertyCalculator(model)
+    calculator.calculate(atoms)
+    assert "Å³ an atom, in training" in atoms.info["predicted_energy_warning"]
+    known = next(c for c in collection(12) if c.id == str(model.reference.ids[0]))
+    same = Atoms(known.species, scaled_positions=known.frac_coords, cell=known.lattice, pbc=True)
+    same.info = atoms.info
+    calculator.calculate(same)
+    assert "predicted_energy_warning" not in same.info
+
+
 def test_what_cannot_be_used_fails_as_calculations_do(model):
     molecule = Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.74]])
     with pytest.raises(CalculationFailed, match="not periodic in three directions"):

@@ -157,3 +157,13 @@ def test_runs_of_the_first_version_are_read_in_the_terms_of_today(
     # Read again, as it would be written now, it stays as it is.
     (tmp_path / "config.json").write_text(json.dumps({"made_with": found}))
     require_same(read_made_with(tmp_path), found, tmp_path)
+
+
+def test_more_epochs_are_not_refused_without_the_way_to_have_them(tmp_path):
+    made = lambda epochs: {"network": "cgcnn", "settings": {"epochs": epochs}}
+    with Workdir(tmp_path / "run", made(3)):
+        pass
+    with pytest.raises(UserError, match="`epochs` 3, and this one has 5; .*`continued` for more"):
+        Workdir(tmp_path / "run", made(5))
+    with pytest.raises(UserError, match="another `workdir`, or `overwrite`"):
+        Workdir(tmp_path / "run", made(2))
