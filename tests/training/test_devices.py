@@ -71,7 +71,12 @@ def _step(batcher, module, loss, n_devices, dtype):
 
 
 @pytest.mark.parametrize(
-    "kind", ["crysgnn", pytest.param("crysae", marks=pytest.mark.slow), "distilled", "property"]
+    "kind",
+    [
+        "crysgnn",
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ("crysae", "property")),
+        "distilled",
+    ],
 )
 def test_devices_agree(batcher, kind):
     # The auto-encoder's gradients are so large that rounding alone reaches the bounds in float32.

@@ -41,6 +41,7 @@ def test_a_file_teaches_as_the_network_that_wrote_it(here):
     assert texts[0] == texts[1]
 
 
+@pytest.mark.slow
 def test_a_student_follows_a_file_on_its_own_crystals(here):
     flags = ("--teacher", here / "made.npz", "--workdir", here / "followed")
     run(distill, here, *SHORT, *flags, "--untagged-epochs", "1")

@@ -64,6 +64,7 @@ def test_a_student_learns_without_labels_all_but_its_head(here):
     np.testing.assert_array_equal(np.load(here / "direct.npz")["embeddings"], embedded.atoms)
 
 
+@pytest.mark.slow
 def test_it_is_taken_over_whole_but_for_the_head(here):
     """At a rate of next to nothing, what training ends with is what it started from."""
     still = ("--epochs", "1", "--learning-rate", "1e-30", "--batch-size", "12")
