@@ -38,7 +38,8 @@ def pattern(expected):
         if line.strip() == "…":
             out += r"(?:.*\n)*?"
         else:
-            out += ".*?".join(map(re.escape, line.rstrip().split("…"))) + r"[ ]*\n"
+            # Columns are as wide as what the ellipsis stands for lets them be.
+            out += ".*?".join(map(re.escape, re.split("… *", line.rstrip()))) + r"[ ]*\n"
     return out
 
 
@@ -52,7 +53,7 @@ def test_an_ellipsis_is_any_text_of_a_line_or_any_lines():
 def test_every_command_has_an_example():
     from crysgnn_jax.__main__ import COMMANDS
 
-    elsewhere = {"convert", "debias"}  # take files that are not in the package
+    elsewhere = {"convert"}  # takes files that are not in the package
     for name in set(COMMANDS) - elsewhere:
         blocks = PAGES[f"docs/commands/{name}.md"]
         assert any(f"$ crysgnn {name} " in block + " " or f"crysgnn {name}\n" in block
@@ -61,7 +62,7 @@ def test_every_command_has_an_example():
 
 LONG = {
     f"docs/commands/{name}.md"
-    for name in ("pretrain", "distill", "finetune", "compare", "dashboard")
+    for name in ("pretrain", "distill", "finetune", "compare", "dashboard", "debias")
 }
 
 
