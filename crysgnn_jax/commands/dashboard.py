@@ -44,6 +44,7 @@ def execute(args: argparse.Namespace) -> None:
     """Do what the flags say."""
     from crysgnn_jax.errors import UserError
     from crysgnn_jax.reporting.dashboard import FINISHED, REFRESH, dashboard, runs_in, state_of
+    from crysgnn_jax.reporting.tables import counted
 
     if args.output.suffix not in (".html", ".htm"):
         raise UserError(f"`output` {args.output}: give a file that ends in .html")
@@ -58,8 +59,7 @@ def execute(args: argparse.Namespace) -> None:
             file.write(dashboard(records, args.output, follow=follow))
         now = time.time()
         n_finished = sum(state_of(record, now) == FINISHED for record in records)
-        counted = f"{len(records)} run{'s' if len(records) != 1 else ''}"
-        return f"{counted}, {n_finished} finished: {args.output}"
+        return f"{counted(len(records), 'run')}, {n_finished} finished: {args.output}"
 
     if not args.follow:
         print(write(follow=False))

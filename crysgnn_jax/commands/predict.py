@@ -70,7 +70,7 @@ def execute(args: argparse.Namespace) -> None:
     models = [TrainedModel.load(path) for path in workdirs(args.model)]
     if left_out := unfinished(args.model):
         print(
-            f"{data.counted(len(left_out), 'run')} not finished, and not asked: "
+            f"{counted(len(left_out), 'run')} not finished, and not asked: "
             + ", ".join(map(str, left_out[: data.FIRST]))
             + (" …" if len(left_out) > data.FIRST else ""),
             file=sys.stderr,

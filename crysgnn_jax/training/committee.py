@@ -93,7 +93,8 @@ class Committee:
           UserError: ``level`` or ``n_nearest`` is out of bounds.
         """
         require_asked(level, n_nearest)
-        stores = [make(member.featuriser) for member in self.members]
+        made = {kind: make(kind) for kind in dict.fromkeys(m.featuriser for m in self.members)}
+        stores = [made[member.featuriser] for member in self.members]
         n = sum(map(len, stores))
         said, embeddings, done = [], np.empty((0, 0)), 0
         for k, (member, store) in enumerate(zip(self.members, stores)):
