@@ -1,0 +1,82 @@
+"""Files of the cache that a source is read from: downloads, and what was unpacked."""
+
+import contextlib
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from crysgnn_jax.cache import default_cache_dir, locked, make_cache_dir
+from crysgnn_jax.crystals.contents import MAX_EXPANSION, limit_of
+from crysgnn_jax.crystals.readers.indexed import CHUNK
+from crysgnn_jax.files import writing
+
+DAMAGE = (OSError, EOFError, ValueError, zlib.error)
+"""What the modules of compressed files raise where one is cut short or changed."""
+
+
+def kept(name: str, make: Callable[[Path], None]) -> Path:
+    """A file in the cache, made where it is not there yet.
+
+    It is there whole or not at all: it is made under another name, and by one process at a time.
+
+    Args:
+      name: of the file; says all that determines its content.
+      make: writes it.
+
+    Raises:
+      UserError: the cache cannot be written.
+    """
+    root = default_cache_dir()
+    folder = root / "sources"
+    path = folder / name
+    if path.is_file():
+        return path
+    with writing(root):
+        make_cache_dir(root)
+        make_cache_dir(folder)
+        say = lambda: print(f"waiting for another process, which makes {path}", file=sys.stderr)
+        with locked(folder / f"{name}.lock", on_wait=say):
+            if not path.is_file():
+                draft = folder / f"{name}.part"
+                try:
+                    make(draft)
+                    os.replace(draft, path)
+                finally:
+                    draft.unlink(missing_ok=True)
+    return path
+
+
+def copy(content: BinaryIO, draft: Path, packed: int) -> None:
+    """Write what is unpacked to a file, piece by piece.
+
+    Args:
+      content: yields it.
+      draft: the file to be.
+      packed: bytes that it takes while it is packed.
+
+    Raises:
+      ValueError: it is more than `contents.MAX_EXPANSION` times as much.
+    """
+    limit, size = limit_of(packed), 0
+    with open(draft, "wb") as file:
+        while block := content.read(CHUNK):
+            size += len(block)
+            if size > limit:
+                raise ValueError(
+                    f"its content is over {MAX_EXPANSION} times its size; unpack it yourself"
+                )
+            file.write(block)
+
+
+@contextlib.contextmanager
+def removed_if_damaged(path: Path) -> Iterator[None]:
+    """Remove a file of the cache where the block finds that it cannot be read, so that the next
+    run makes it anew."""
+    try:
+        yield
+    except Exception:
+        path.unlink(missing_ok=True)
+        raise
