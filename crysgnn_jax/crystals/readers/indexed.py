@@ -1,9 +1,11 @@
 """Sources of which only the places of the items are in memory, and not the items."""
 
+import contextlib
 import dataclasses
 import hashlib
+import itertools
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,27 +20,46 @@ CHUNK = 2**20
 """Bytes that are read of a file at once."""
 
 
-class Catalogue:
-    """What is known of many items unread: ids, which properties each has, which are unusable.
+_ANY = "surrogateescape"
+"""Names of files may be no text."""
 
-    A few bytes an item: ids lie in one array of bytes, and of a property only the spans of items
-    are kept that have it.
-    """
+
+class Texts:
+    """Many short texts in one array of bytes."""
 
     def __init__(self) -> None:
-        self.problems: dict[int, Problem] = {}
-        self._text = bytearray()
+        self._bytes = bytearray()
         self._ends = array("Q", [0])
-        self._spans: dict[str, array] = {}
 
     def __len__(self) -> int:
         return len(self._ends) - 1
 
+    def __getitem__(self, number: int) -> str:
+        return self._bytes[self._ends[number] : self._ends[number + 1]].decode(errors=_ANY)
+
+    def append(self, text: str) -> None:
+        self._bytes += text.encode(errors=_ANY)
+        self._ends.append(len(self._bytes))
+
+
+class Catalogue:
+    """What is known of many items unread: ids, which properties each has, which are unusable.
+
+    A few bytes an item: of a property, only the spans of items are kept that have it.
+    """
+
+    def __init__(self) -> None:
+        self.problems: dict[int, Problem] = {}
+        self._ids = Texts()
+        self._spans: dict[str, array] = {}
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
     def add(self, id: str, labels: Iterable[str] = ()) -> None:
         """One more item, and the properties that it has."""
         number = len(self)
-        self._text += printable(id).encode()
-        self._ends.append(len(self._text))
+        self._ids.append(printable(id))
         for name in labels:
             spans = self._spans.setdefault(name, array("Q", [number, number]))
             if spans[-1] == number:
@@ -51,9 +72,18 @@ class Catalogue:
         self.problems[len(self)] = problem
         self.add(problem.id)
 
+    def renamed(self, id: str) -> "Catalogue":
+        """The same of the only item, by another id."""
+        found = Catalogue()
+        if 0 in self.problems:
+            found.add_problem(dataclasses.replace(self.problems[0], id=id))
+        else:
+            found.add(id, self.label_names)
+        return found
+
     def id_of(self, number: int) -> str:
         """The id of an item."""
-        return self._text[self._ends[number] : self._ends[number + 1]].decode()
+        return self._ids[number]
 
     def ids(self) -> np.ndarray:
         """``[len(self)]`` text."""
@@ -211,22 +241,24 @@ class Hashed:
 
     Args:
       file: at its beginning.
-      digest: as of `file_digest`.
+      digest: as of `begin`.
     """
 
     def __init__(self, file: BinaryIO, digest: Any):
         self._file = file
-        self.digest = digest
+        self._digest = digest
 
     def read(self, size: int) -> bytes:
+        """Up to so many bytes."""
         content = self._file.read(size)
-        self.digest.update(content)
+        self._digest.update(content)
         return content
 
-    def readline(self) -> bytes:
-        line = self._file.readline()
-        self.digest.update(line)
-        return line
+    def lines(self, n: int) -> list[bytes]:
+        """The next lines; fewer at the end."""
+        found = list(itertools.islice(self._file, n))
+        self._digest.update(b"".join(found))
+        return found
 
     def rest(self) -> None:
         """Read what is left, for the digest alone."""
@@ -234,8 +266,37 @@ class Hashed:
             pass
 
 
-def file_digest(kind: str, path: Path) -> Any:
-    """The digest of one file as of `items.digest_of_files`, to which its content is to be added."""
-    digest = hashlib.blake2b(kind.encode(), digest_size=16)
-    digest.update(f"\0{path.name}\0{path.stat().st_size}\0".encode())
-    return digest
+def digest_of(kind: str) -> Any:
+    """A digest of files, and of how they are to be read."""
+    return hashlib.blake2b(kind.encode(), digest_size=16)
+
+
+def begin(digest: Any, name: str, size: int) -> None:
+    """Add a file's name and size to a digest; its content comes next."""
+    # Lengths keep the end of one field from passing for the beginning of the next.
+    digest.update(f"\0{name}\0{size}\0".encode(errors=_ANY))
+
+
+def add_file(digest: Any, path: Path) -> None:
+    """Add name and content of a file of any size to a digest.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    with reading(path) as file:
+        begin(digest, path.name, path.stat().st_size)
+        Hashed(file, digest).rest()
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[BinaryIO]:
+    """A file, opened.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            yield file
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None

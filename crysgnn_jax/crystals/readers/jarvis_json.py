@@ -4,11 +4,8 @@ Records are found in one pass and decoded by the workers: a file of any size tak
 the places of its records.
 """
 
-import bz2
 import functools
-import gzip
 import json
-import lzma
 import zipfile
 from array import array
 from collections.abc import Mapping
@@ -21,11 +18,19 @@ from crysgnn_jax.crystals.readers.indexed import (
     Catalogue,
     Hashed,
     SpanSource,
-    file_digest,
+    begin,
+    digest_of,
 )
 from crysgnn_jax.crystals.readers.items import Problem, one_line
 from crysgnn_jax.crystals.readers.json_scan import MAX_RECORD, Scanner, Value
-from crysgnn_jax.crystals.readers.kept import DAMAGE, copy, kept, removed_if_damaged
+from crysgnn_jax.crystals.readers.kept import (
+    COMPRESSED,
+    DAMAGE,
+    copy,
+    kept,
+    removed_if_damaged,
+    unpack,
+)
 from crysgnn_jax.errors import InvalidCrystal, UserError
 
 MARKS = (
@@ -34,11 +39,8 @@ MARKS = (
 )
 """What the beginning of an object has one of, where it is no database of ASE's."""
 
-COMPRESSED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-"""How to open what is compressed."""
-
 _DAMAGE = (
-    *(*DAMAGE, lzma.LZMAError, zipfile.BadZipFile, RecursionError),
+    *(*DAMAGE, zipfile.BadZipFile, RecursionError),
     *(RuntimeError, NotImplementedError),  # encrypted, or compressed in an unknown way
 )
 
@@ -64,8 +66,8 @@ def is_jarvis_json(path: Path) -> bool:
 
 
 def jarvis_json(path: Path, name: str | None = None) -> SpanSource:
-    """The records of a ``.json`` or ``.jsonl`` file, also compressed (``.gz``, ``.bz2``, ``.xz``), or
-    of a ``.zip`` file of one ``.json``.
+    """The records of a ``.json`` or ``.jsonl`` file, also compressed, or of a ``.zip`` file of one
+    ``.json``.
 
     A record has an id (``jid``, ``id`` or ``material_id``), ``atoms`` with ``lattice_mat`` (Å),
     ``coords``, ``elements`` and ``cartesian``, and properties: numbers, also as text, are labels;
@@ -83,8 +85,9 @@ def jarvis_json(path: Path, name: str | None = None) -> SpanSource:
       UserError: the file is damaged, holds no records, or unpacks to over
         `contents.MAX_EXPANSION` times its size.
     """
-    digest = file_digest("jarvis json", path)
+    digest = digest_of("jarvis json")
     try:
+        begin(digest, path.name, path.stat().st_size)
         with open(path, "rb") as file:
             source = Hashed(file, digest)
             head = file.read(4)
@@ -266,14 +269,12 @@ def _plain(path: Path, digest: str) -> Path:
 
 
 def _unpack(path: Path, draft: Path) -> None:
-    packed = path.stat().st_size
     suffix = path.suffix.lower()
     if suffix == ".zip":
         with zipfile.ZipFile(path) as archive, archive.open(json_member(archive, path)) as content:
-            copy(content, draft, packed)  # type: ignore[arg-type]
+            copy(content, draft, path.stat().st_size)  # type: ignore[arg-type]
     elif suffix in COMPRESSED:
-        with COMPRESSED[suffix](path, "rb") as content:
-            copy(content, draft, packed)  # type: ignore[arg-type]
+        unpack(path, draft)
     else:
         text = path.read_bytes()
         draft.write_bytes(text.decode(json.detect_encoding(text[:4])).encode())

@@ -1,19 +1,27 @@
 """Files of the cache that a source is read from: downloads, and what was unpacked."""
 
+import bz2
 import contextlib
+import gzip
+import lzma
 import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from crysgnn_jax.cache import default_cache_dir, locked, make_cache_dir
 from crysgnn_jax.crystals.contents import MAX_EXPANSION, limit_of
 from crysgnn_jax.crystals.readers.indexed import CHUNK
+from crysgnn_jax.crystals.readers.items import one_line
+from crysgnn_jax.errors import UserError
 from crysgnn_jax.files import writing
 
-DAMAGE = (OSError, EOFError, ValueError, zlib.error)
+COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+"""How to open what is compressed."""
+
+DAMAGE = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)
 """What the modules of compressed files raise where one is cut short or changed."""
 
 
@@ -69,6 +77,30 @@ def copy(content: BinaryIO, draft: Path, packed: int) -> None:
                     f"its content is over {MAX_EXPANSION} times its size; unpack it yourself"
                 )
             file.write(block)
+
+
+def unpacked_file(path: Path, name: str) -> Path:
+    """What is in a compressed file, as a file of the cache.
+
+    Args:
+      path: with a suffix of `COMPRESSED`.
+      name: as of `kept`.
+
+    Raises:
+      UserError: it is damaged, or the cache cannot be written.
+    """
+    try:
+        return kept(name, lambda draft: unpack(path, draft))
+    except DAMAGE as error:
+        raise UserError(
+            f"{path}: damaged or incomplete ({one_line(error)}); download it again"
+        ) from None
+
+
+def unpack(path: Path, draft: Path) -> None:
+    """Write what is in a compressed file to another; raises as `DAMAGE` says."""
+    with COMPRESSED[path.suffix.lower()](path, "rb") as content:
+        copy(content, draft, path.stat().st_size)
 
 
 @contextlib.contextmanager
