@@ -7,6 +7,7 @@ from typing import Any
 
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.named import NAMED, load_named
+from crysgnn_jax.crystals.readers.archives import is_tar, tar_file, zip_file
 from crysgnn_jax.crystals.readers.cgcnn_folder import ID_PROP, CgcnnFolder
 from crysgnn_jax.crystals.readers.items import crystal_list, one_line
 from crysgnn_jax.crystals.readers.jarvis_json import is_jarvis_json, jarvis_json
@@ -22,6 +23,8 @@ __all__ = ["crystal_list", "open_source", "read"]
 READERS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Source]], ...] = (
     (lambda path: (path / ID_PROP).exists(), CgcnnFolder),
     (lambda path: path.suffix == ".npz" and path.is_file(), CrystalTable),
+    (lambda path: path.suffix.lower() == ".zip" and path.is_file(), zip_file),
+    (lambda path: is_tar(path) and path.is_file(), tar_file),
     (lambda path: path.is_file() and is_jarvis_json(path), jarvis_json),
     (lambda path: True, structure_files),
 )

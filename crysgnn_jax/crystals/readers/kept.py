@@ -79,27 +79,29 @@ def copy(content: BinaryIO, draft: Path, packed: int) -> None:
             file.write(block)
 
 
-def unpacked_file(path: Path, name: str) -> Path:
+def unpacked_file(path: Path, name: str, opened: Callable[..., Any] | None = None) -> Path:
     """What is in a compressed file, as a file of the cache.
 
     Args:
-      path: with a suffix of `COMPRESSED`.
+      path: of the compressed file.
       name: as of `kept`.
+      opened: opens it; as of its suffix in `COMPRESSED` where it is not given.
 
     Raises:
       UserError: it is damaged, or the cache cannot be written.
     """
     try:
-        return kept(name, lambda draft: unpack(path, draft))
+        return kept(name, lambda draft: unpack(path, draft, opened))
     except DAMAGE as error:
         raise UserError(
             f"{path}: damaged or incomplete ({one_line(error)}); download it again"
         ) from None
 
 
-def unpack(path: Path, draft: Path) -> None:
+def unpack(path: Path, draft: Path, opened: Callable[..., Any] | None = None) -> None:
     """Write what is in a compressed file to another; raises as `DAMAGE` says."""
-    with COMPRESSED[path.suffix.lower()](path, "rb") as content:
+    opened = opened or COMPRESSED[path.suffix.lower()]
+    with opened(path, "rb") as content:
         copy(content, draft, path.stat().st_size)
 
 

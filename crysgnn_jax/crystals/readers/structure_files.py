@@ -59,7 +59,7 @@ class StructureFile(NamedTuple):
         """
         if suffix_of(self.path.name) in CIF:
             return read_cif(self.path, self.id, block=self.block or None)
-        return Crystal.from_ase(_read_ase(self.path, self.id, SECONDS)[-1], self.id)
+        return single_structure(self.path, self.id)
 
 
 class FileList(Catalogued):
@@ -157,6 +157,15 @@ def structure_files(path: Path) -> Source:
             parts[-1].add(name, id, block_names(content, name) if suffix in CIF else [""])
     notes = [*notes, *(note for part in parts for note in part.notes)]
     return Parts(str(path), parts, digest.hexdigest(), notes)
+
+
+def single_structure(path: Path, id: str) -> Crystal:
+    """The structure in a file that ASE reads; the last, where it holds several.
+
+    Raises:
+      InvalidCrystal: it cannot be read, or is no ordered, periodic crystal.
+    """
+    return Crystal.from_ase(_read_ase(path, id, SECONDS)[-1], id)
 
 
 def structures_in(folder: Path) -> tuple[list[str], str]:
