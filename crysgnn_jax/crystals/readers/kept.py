@@ -3,11 +3,12 @@
 import bz2
 import contextlib
 import gzip
+import json
 import lzma
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,7 +17,7 @@ from crysgnn_jax.crystals.contents import MAX_EXPANSION, limit_of
 from crysgnn_jax.crystals.readers.indexed import CHUNK
 from crysgnn_jax.crystals.readers.items import one_line
 from crysgnn_jax.errors import UserError
-from crysgnn_jax.files import writing
+from crysgnn_jax.files import write_json, writing
 
 COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 """How to open what is compressed."""
@@ -55,6 +56,72 @@ def kept(name: str, make: Callable[[Path], None]) -> Path:
                 finally:
                     draft.unlink(missing_ok=True)
     return path
+
+
+class Paged:
+    """Records that come page by page, a line each; an interrupted download goes on behind the last
+    whole page.
+
+    Args:
+      draft: the file to be, once all are there.
+      about: what determines the records: where it differs from that of an interrupted download,
+        this one begins anew. It is the first line of the file.
+
+    Attributes:
+      n: records so far.
+      next: what gets the next page, of `add`; None at the beginning.
+    """
+
+    def __init__(self, draft: Path, about: Mapping[str, Any]):
+        self._draft, self._about = draft, {"type": "info", **about}
+        self._lines = draft.with_name(f"{draft.name}.pages")
+        self._state = draft.with_name(f"{draft.name}.pages.json")
+        self.n, self.next = 0, None
+        size = 0
+        try:
+            state = json.loads(self._state.read_text())
+            if state["about"] == self._about and self._lines.stat().st_size >= state["size"]:
+                self.n, self.next, size = state["n"], state["next"], state["size"]
+        except (OSError, ValueError):
+            pass  # there is none
+        self._file = open(self._lines, "r+b" if size else "wb")
+        self._file.truncate(size)
+        self._file.seek(size)
+        if not size:
+            self._file.write(json.dumps(self._about).encode() + b"\n")
+
+    def __enter__(self) -> "Paged":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+        if not self.n:
+            self.drop()
+
+    def drop(self) -> None:
+        """Forget what has come: the next download begins anew."""
+        self._lines.unlink(missing_ok=True)
+        self._state.unlink(missing_ok=True)
+
+    def add(self, records: Sequence[Any], next: Any) -> None:
+        """One more page.
+
+        Args:
+          records: as JSON has them.
+          next: what gets the page behind it, as JSON has it.
+        """
+        for record in records:
+            self._file.write(json.dumps(record).encode() + b"\n")
+        self._file.flush()
+        self.n, self.next = self.n + len(records), next
+        state = {"about": self._about, "n": self.n, "next": next, "size": self._file.tell()}
+        write_json(self._state, state)
+
+    def finish(self) -> None:
+        """All pages are there: make them the file."""
+        self._file.close()
+        os.replace(self._lines, self._draft)
+        self._state.unlink(missing_ok=True)
 
 
 def copy(content: BinaryIO, draft: Path, packed: int) -> None:

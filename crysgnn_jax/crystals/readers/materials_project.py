@@ -11,7 +11,7 @@ from typing import Any
 from crysgnn_jax.crystals.readers.indexed import SpanSource
 from crysgnn_jax.crystals.readers.items import one_line
 from crysgnn_jax.crystals.readers.jarvis_json import jarvis_json
-from crysgnn_jax.crystals.readers.kept import kept
+from crysgnn_jax.crystals.readers.kept import Paged, kept
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.extras import require
 
@@ -75,36 +75,32 @@ def _download(source: str, criteria: Mapping[str, list[str]], draft: Path) -> No
     # Not the documents that it can make: dicts go to the file as they come.
     from mp_api.client import MPRester
 
-    n = 0
     try:
-        with (
-            MPRester(key, use_document_model=False, mute_progress_bars=True) as client,
-            open(draft, "w", encoding="utf-8") as file,
-        ):
-            about = {"type": "info", "database": client.db_version, "query": criteria}
-            file.write(json.dumps(about) + "\n")
-            page = 1
-            while True:
-                found = client.materials.summary.search(
-                    **criteria,
-                    deprecated=False,
-                    fields=["material_id", "structure", *NUMBERS, *MODULI],
-                    num_chunks=1,
-                    chunk_size=PAGE,
-                    _page=page,
-                    _sort_fields="material_id",
-                )
-                for document in found:
-                    file.write(json.dumps(_record(document)) + "\n")
-                n, page = n + len(found), page + 1
-                print(f"{source}: {n} crystals", file=sys.stderr)
-                if len(found) < PAGE:
-                    break
+        with MPRester(key, use_document_model=False, mute_progress_bars=True) as client:
+            about = {"database": str(client.db_version), "query": dict(criteria)}
+            with Paged(draft, about) as pages:
+                more = True
+                while more:
+                    page = pages.next or 1
+                    found = client.materials.summary.search(
+                        **criteria,
+                        deprecated=False,
+                        fields=["material_id", "structure", *NUMBERS, *MODULI],
+                        num_chunks=1,
+                        chunk_size=PAGE,
+                        _page=page,
+                        _sort_fields="material_id",
+                    )
+                    pages.add([_record(document) for document in found], page + 1)
+                    print(f"{source}: {pages.n} crystals", file=sys.stderr)
+                    more = len(found) >= PAGE
+                pages.finish()
     except Exception as error:  # of the client, of what it uses, of the network
+        said = one_line(Exception(str(error).replace(key, "…")))
         raise UserError(
-            f"{source}: cannot be downloaded ({one_line(error).replace(key, '…')}); run it again"
+            f"{source}: cannot be downloaded ({said}); run it again: it goes on where it stopped"
         ) from None
-    if not n:
+    if not pages.n:
         raise UserError(f"{source}: no crystal fits; mend the query")
 
 

@@ -4,17 +4,16 @@ import contextlib
 import hashlib
 import importlib
 import io
-import json
 import re
 import sys
 import urllib.parse
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from crysgnn_jax.crystals.readers.indexed import SpanSource
 from crysgnn_jax.crystals.readers.items import one_line
 from crysgnn_jax.crystals.readers.jarvis_json import jarvis_json
-from crysgnn_jax.crystals.readers.kept import kept
+from crysgnn_jax.crystals.readers.kept import Paged, kept
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.extras import require
 
@@ -65,79 +64,78 @@ def optimade(address: str) -> SpanSource:
 
 
 class _Pages:
-    """Writes what comes, a structure a line.
+    """Takes the client's pages.
 
     Attributes:
-      n: structures so far.
-      promised: how many there should be, as the server says; None where it does not.
+      promised: how many structures there should be, as the server says; None where it does not.
       more: whether the server has more.
     """
 
-    def __init__(self, source: str, file: TextIO):
-        self.n, self.promised, self.more = 0, None, False
-        self._source, self._file = source, file
+    def __init__(self, source: str, pages: Paged):
+        self.promised, self.more = None, False
+        self._source, self._pages, self._terminal = source, pages, sys.stderr
 
     def __call__(self, url: str, page: dict[str, Any]) -> None:
-        for entry in page["data"]:
-            self._file.write(json.dumps(entry) + "\n")
-        self.n += len(page["data"])
+        following = page["links"].get("next")
+        following = following["href"] if isinstance(following, dict) else following
+        self._pages.add(page["data"], following)
         self.promised = page["meta"].get("data_returned")
         self.more = bool(page["meta"].get("more_data_available"))
         # The client gathers the entries of all pages: it need not, and counts them only.
         page["data"] = [{}] * len(page["data"])
         of = f" of {self.promised}" if self.promised is not None else ""
-        print(f"{self._source}: {self.n}{of} structures", file=sys.stderr)
+        print(f"{self._source}: {self._pages.n}{of} structures", file=self._terminal)
 
 
 def _download(source: str, base: str, where: str, draft: Path) -> None:
     require("optimade", "optimade", source)
     try:
-        client_module: Any = importlib.import_module("optimade.client")
+        client: Any = importlib.import_module("optimade.client")
     except ImportError:  # it is installed without what its client needs
         raise UserError(
             f"{source} needs optimade's client; install it by pip install 'crysgnn-jax[optimade]'"
         ) from None
-    errors: list[str] = []
-    for size in PAGES:
-        with open(draft, "w", encoding="utf-8") as file:
-            pages = _Pages(source, file)
+    with Paged(draft, {"database": base, "filter": where}) as pages:
+        taken = _Pages(source, pages)
+        errors: list[str] = []
+        for size in PAGES if not pages.n or pages.next else ():
             try:
-                # What the client prints it returns as well, and is not the command's output.
-                with contextlib.redirect_stdout(io.StringIO()):
-                    errors = _query(client_module.OptimadeClient, base, where, size, pages)
+                # What the client prints it returns as well.
+                with contextlib.redirect_stderr(io.StringIO()):
+                    errors = _query(client.OptimadeClient, base, where, size, pages, taken)
             except Exception as error:  # of the client, on a filter or an answer that is none
                 errors = [one_line(error)]
-        refused = bool(errors) and _REFUSED.match(errors[0]) is not None
-        if pages.n or not refused:
-            break
-    if errors:
-        said = one_line(Exception(_ADDRESS.sub("", errors[0])))
-        raise UserError(
-            f"{source}: cannot be downloaded ({said}); look after the address and the filter, or "
-            "run it again"
-        )
-    if pages.promised is not None and pages.n < pages.promised or pages.more:
-        raise UserError(
-            f"{source}: the server ended after {pages.n} of {pages.promised or 'more'} structures; "
-            "run it again"
-        )
-    if not pages.n:
-        raise UserError(f"{source}: no structure fits; mend the filter")
+            if pages.n or not errors or not _REFUSED.match(errors[0]):
+                break
+        if not errors and (taken.more or pages.n < (taken.promised or 0)):
+            errors = [f"the server ended after {pages.n} of {taken.promised or 'more'} structures"]
+            pages.drop()
+        if errors:
+            said = one_line(Exception(_ADDRESS.sub("", errors[0])))
+            raise UserError(
+                f"{source}: cannot be downloaded ({said}); look after the address and the filter, "
+                "or run it again: it goes on where it stopped"
+            )
+        if not pages.n:
+            raise UserError(f"{source}: no structure fits; mend the filter")
+        pages.finish()
 
 
-def _query(client_class: Any, base: str, where: str, size: int | None, pages: _Pages) -> list[str]:
-    """Ask for all pages; returns what the client says went wrong."""
+def _query(
+    client_class: Any, base: str, where: str, size: int | None, pages: Paged, taken: _Pages
+) -> list[str]:
+    """Ask for all pages that are not there yet; returns what the client says went wrong."""
     # It wants to know how many there may be at most.
-    settings = {"max_results_per_provider": 10**9, "use_async": False, "silent": True}
-    client = client_class(base_urls=[base], **settings)
+    client = client_class(
+        base_urls=[base], max_results_per_provider=10**9, use_async=False, silent=True
+    )
     fields: list[str] | None = None
     try:
         (known,) = client.list_properties("structures").values()
         fields = [*FIELDS, *(name for name in known if name.startswith("_"))] if known else None
     except AttributeError:  # it was told no properties: the server then sends what it likes
         fields = None
-    client.callbacks = [pages]
-    (found,) = client.get_one(
-        "structures", where, base, page_limit=size, response_fields=fields
-    ).values()
+    client.callbacks = [taken]
+    how = {"page_limit": size, "response_fields": fields, "override_url": pages.next}
+    (found,) = client.get_one("structures", where, base, **how).values()
     return [str(error) for error in found.errors]
