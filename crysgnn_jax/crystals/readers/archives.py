@@ -314,6 +314,12 @@ def _members_of_tar(archive: tarfile.TarFile) -> Iterator[Member]:
         elif member.size > MAX_MEMBER:
             problem = f"it has {member.size} bytes"
         yield Member(member.name, member.offset_data, member.size, problem=problem)
+    # To tarfile, one that is cut short between two files, or in what stands before one, is at its
+    # end.
+    with open(str(archive.name), "rb") as file:
+        file.seek(archive.offset)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise ValueError("the mark of its end is missing")
 
 
 def zip_file(path: Path) -> Source:
