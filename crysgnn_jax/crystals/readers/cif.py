@@ -165,7 +165,9 @@ def block_names(content: bytes, name: str) -> list[str]:
     """
     try:
         content = unpacked(content, name)
-        if len(_BLOCK.findall(content)) < 2 and b"\0" not in content[:200]:
+        # Most files have one, and are many: what is quick comes first.
+        several = content.lower().count(b"data_") > 1 and len(_BLOCK.findall(content)) > 1
+        if not several and b"\0" not in content[:200]:
             return [""]
         names = list(_structures(_document(content)))
     except (OSError, ValueError, RuntimeError):

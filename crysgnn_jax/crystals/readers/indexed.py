@@ -289,7 +289,7 @@ def add_file(digest: Any, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[BinaryIO]:
+def reading(path: Path | str) -> Iterator[BinaryIO]:
     """A file, opened.
 
     Raises:

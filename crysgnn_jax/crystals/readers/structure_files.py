@@ -41,6 +41,8 @@ DATABASES = {".db", ".aselmdb"}
 LOADED = {".traj", ".json"}
 """Formats whose files can hold many structures, and are read at once."""
 
+SEVERAL = XYZ_FILES | DATABASES | LOADED
+
 SUFFIXES = CIF | SINGLE | XYZ_FILES | DATABASES | {".traj"}
 """What is taken from a folder; a ``.json`` there can be anything."""
 
@@ -136,25 +138,27 @@ def structure_files(path: Path) -> Source:
     digest = digest_of("structure files")
     parts: list[Any] = []
     for name in names:
-        stem, suffix, file = stem_of(name), suffix_of(name), folder / name
+        stem, suffix = stem_of(name), suffix_of(name)
         id = stem if stems[stem] == 1 else name
+        if suffix not in SEVERAL:
+            if not (parts and isinstance(parts[-1], FileList)):
+                parts.append(FileList(folder))
+            with reading(os.path.join(folder, name)) as opened:
+                content = opened.read()
+            begin(digest, name, len(content))
+            digest.update(content)
+            parts[-1].add(name, id, block_names(content, name) if suffix in CIF else [""])
+            continue
+        file = folder / name
         if suffix in XYZ_FILES:
             parts.append(xyz_file(file, id, digest))
         elif suffix in DATABASES:
             add_file(digest, file)
             read = sqlite_database if suffix == ".db" else LmdbDatabase
             parts.append(read(file, id, digest.copy().hexdigest()))
-        elif suffix in LOADED:
+        else:
             add_file(digest, file)
             parts.append(_loaded(file, id))
-        else:
-            if not (parts and isinstance(parts[-1], FileList)):
-                parts.append(FileList(folder))
-            with reading(file) as opened:
-                content = opened.read()
-            begin(digest, name, len(content))
-            digest.update(content)
-            parts[-1].add(name, id, block_names(content, name) if suffix in CIF else [""])
     notes = [*notes, *(note for part in parts for note in part.notes)]
     return Parts(str(path), parts, digest.hexdigest(), notes)
 
@@ -171,13 +175,16 @@ def single_structure(path: Path, id: str) -> Crystal:
 def structures_in(folder: Path) -> tuple[list[str], str]:
     """The names of the structure files of a folder, sorted; and what else lies there, as of
     `not_read`."""
-    files: list[str] = []
+    names: list[str] = []
+    others: list[str] = []
     folders: list[str] = []
     with os.scandir(folder) as content:
         for entry in content:
-            (files if entry.is_file() else folders).append(entry.name)
-    names = sorted(name for name in files if is_structure(name))
-    return names, not_read((name for name in files if not is_structure(name)), folders)
+            if not entry.is_file():
+                folders.append(entry.name)
+            else:
+                (names if is_structure(entry.name) else others).append(entry.name)
+    return sorted(names), not_read(others, folders)
 
 
 def is_structure(name: str) -> bool:
