@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import pickle
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from ase.db import connect
 from ase.io import write
 
 from crysgnn_jax.crystals.readers import json_scan, open_source
-from crysgnn_jax.crystals.sources import select
+from crysgnn_jax.crystals.sources import require_tag, select
 from crysgnn_jax.errors import InvalidCrystal, UserError
 from toys import collection
 
@@ -43,9 +44,10 @@ def atoms_of(crystal, **info):
 def read_all(source):
     """The crystals of a source by id, and the reasons of those that cannot be used."""
     crystals, reasons = {}, {}
+    source = pickle.loads(pickle.dumps(source))  # sources and items go to other processes
     for item in source.items(0, len(source)):
         try:
-            crystal = source.decode(pickle.loads(pickle.dumps(item)))  # as for a worker
+            crystal = source.decode(pickle.loads(pickle.dumps(item)))
             crystals[crystal.id] = crystal
         except InvalidCrystal as error:
             reasons[error.crystal_id] = error.reason
@@ -145,6 +147,37 @@ def test_what_makes_a_thing_of_a_file_that_changed_is_told(tmp_path):
     path.unlink()
     with pytest.raises(UserError, match="cannot be read any more"):
         source.items(0, 1)
+
+
+def test_a_folder_is_read_file_by_file(tmp_path):
+    crystals = collection(6)
+    write(tmp_path / "a.cif", atoms_of(crystals[0]))
+    write(tmp_path / "b.extxyz", [atoms_of(crystal) for crystal in crystals[1:3]])
+    write(tmp_path / "c.vasp", atoms_of(crystals[3]), format="vasp")
+    with connect(tmp_path / "d.db") as database:
+        database.write(atoms_of(crystals[4]), gap=2.0)
+    write(tmp_path / "e.traj", [atoms_of(crystals[5])])
+    (tmp_path / "f.txt").write_text("")
+    source = open_source(tmp_path)
+    ids = ["a", "b-0", "b-1", "c", "d", "e"]
+    assert_collection(read_all(source)[0], ids)
+    assert source.ids().tolist() == ids and source.label_names == ["gap"]
+    assert source.labelled("gap").tolist() == [False] * 4 + [True, False]
+    assert [source.decode(item).id for item in source.items(2, 5)] == ids[2:5]
+    assert source.notes == ["not read: 1 other file (1 .txt)"]
+
+
+def test_names_of_files_may_be_no_text(tmp_path):
+    name = os.fsdecode(b"\xff\xe9.cif")
+    write(tmp_path / "a.cif", atoms_of(collection(1)[0]))
+    os.rename(tmp_path / "a.cif", tmp_path / name)
+    assert_collection(read_all(open_source(tmp_path))[0], ["\\udcff\\udce9"])
+
+
+def test_a_tag_that_files_do_not_have_is_told_before_anything_is_read(tmp_path):
+    write(tmp_path / "a.extxyz", [atoms_of(crystal) for crystal in collection(2)])
+    with pytest.raises(UserError, match="has no 'set' among its tags: it has none"):
+        require_tag(open_source(tmp_path / "a.extxyz"), "column:set")
 
 
 # Frames

@@ -155,6 +155,7 @@ class LmdbDatabase:
 
     decode = staticmethod(decode_item)
     notes: Sequence[str] = ()
+    tag_names = ()
 
     def __init__(self, path: Path, id: str, digest: str):
         for module in ("lmdb", "ase_db_backends"):

@@ -117,6 +117,7 @@ class Catalogued:
     catalogue: Catalogue
     digest: str
     notes: Sequence[str] = ()
+    tag_names = ()
 
     def __len__(self) -> int:
         return len(self.catalogue)
@@ -194,6 +195,8 @@ class Parts:
       digest: hex digest of the content; of the parts' where it is not given.
       notes: what a user should know of the data as a whole.
     """
+
+    tag_names = ()
 
     def __init__(
         self,
