@@ -23,12 +23,6 @@ from crysgnn_jax.errors import UserError
 from toys import caesium_chloride, collection
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CRYSGNN_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "sources"
-
-
 def crystals_of(source):
     return [source.decode(item) for item in source.items(0, len(source))]
 

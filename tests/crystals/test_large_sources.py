@@ -27,12 +27,6 @@ from crysgnn_jax.errors import InvalidCrystal, UserError
 from toys import collection
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CRYSGNN_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "sources"
-
-
 def atoms_of(crystal, **info):
     atoms = Atoms(
         crystal.species, cell=crystal.lattice, pbc=True, scaled_positions=crystal.frac_coords
@@ -122,6 +116,15 @@ def test_objects_of_records_and_records_of_utf16(tmp_path):
     assert_collection(read_all(open_source(path))[0], ["x0", "x1", "x2"])
     path.write_text(json.dumps({"meta": {}, "data": list(map(record_of, collection(2)))}))
     assert_collection(read_all(open_source(path))[0], ["c0", "c1"])
+
+
+def test_a_damaged_line_of_records_costs_only_itself(tmp_path):
+    lines = [json.dumps(record_of(crystal)) for crystal in collection(3)]
+    lines[1] = lines[1][:-10]
+    (tmp_path / "a.jsonl").write_text("\n\n".join(lines))
+    crystals, reasons = read_all(open_source(tmp_path / "a.jsonl"))
+    assert list(crystals) == ["c0", "c2"]
+    assert reasons["record 1"].startswith("record 1 is damaged: ")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import zipfile
 from array import array
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.readers import records
@@ -96,7 +96,7 @@ def jarvis_json(path: Path, name: str | None = None) -> SpanSource:
                 source.rest()
                 plain = _plain(path, digest.hexdigest())
                 with removed_if_damaged(plain), open(plain, "rb") as content:
-                    found = _index(content, path)
+                    found = _index(Hashed(content, digest.copy()), path)
             else:
                 plain, found = path, _index(source, path)
                 source.rest()
@@ -160,15 +160,25 @@ class _Found:
         self.starts.append(value.start)
         self.sizes.append(value.stop - value.start)
 
-    def add_lines(self, scanner: Scanner) -> None:
-        """The records of a text with one a line; what comes before them in OPTIMADE's is no
-        record."""
-        while scanner.peek():
-            value = scanner.value()
-            if isinstance(value.content, Mapping) and _is_heading(value.content):
+    def add_lines(self, file: Hashed) -> None:
+        """The records of a text with one a line, of which a damaged one costs only itself; what
+        comes before them in OPTIMADE's is no record."""
+        at = 0
+        while lines := file.lines(1):
+            start, at = at, at + len(lines[0])
+            if not lines[0].strip():
                 continue
             number = len(self.starts)
-            self.add(value, f"record {number}", needs_id=True)
+            try:
+                value = Value(json.loads(lines[0]), start, at)
+            except (ValueError, RecursionError) as error:
+                name = f"record {number}"
+                self.catalogue.add_problem(Problem(name, f"{name} is damaged: {one_line(error)}"))
+                self.starts.append(start)
+                self.sizes.append(0)
+                continue
+            if not (isinstance(value.content, Mapping) and _is_heading(value.content)):
+                self.add(value, f"record {number}", needs_id=True)
 
     def add_list(self, scanner: Scanner, stem: str) -> None:
         """The records of a list."""
@@ -207,17 +217,18 @@ def _is_heading(line: Mapping) -> bool:
     return "x-optimade" in line or line.get("type") in ("info", "references")
 
 
-def _index(file: Hashed | BinaryIO, path: Path) -> _Found:
+def _index(file: Hashed, path: Path) -> _Found:
     """The places of the records of a file.
 
     Raises:
       ValueError: it is damaged or cut short.
       RecursionError: it is nested too deeply.
     """
-    scanner, found = Scanner(file), _Found()
+    found = _Found()
     if ".jsonl" in path.name.lower():
-        found.add_lines(scanner)
+        found.add_lines(file)
         return found
+    scanner = Scanner(file)
     first = scanner.peek()
     if first == "[":
         found.add_list(scanner, path.stem)
