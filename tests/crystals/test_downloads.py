@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import types
+import urllib.parse
 import urllib.request
 import zipfile
 
@@ -142,6 +143,28 @@ def test_what_is_missing_is_named(monkeypatch, name, extra):
 # Materials Project
 
 
+def material_documents(page, size, n):
+    """One page of ``n`` materials."""
+    crystal = caesium_chloride()
+    structure = {
+        "lattice": {"matrix": crystal.lattice.tolist(), "pbc": [True, True, True]},
+        "sites": [
+            {"species": [{"element": chemical_symbols[z], "occu": 1}], "abc": abc.tolist()}
+            for z, abc in zip(crystal.species, crystal.frac_coords)
+        ],
+    }
+    return [
+        {
+            "material_id": f"mp-{k}",
+            "structure": structure,
+            "band_gap": 5.0,
+            "formation_energy_per_atom": None,
+            "bulk_modulus": {"vrh": float(k), "voigt": 2.0, "reuss": 1.0},
+        }
+        for k in range((page - 1) * size, min(page * size, n))
+    ]
+
+
 class Materials:
     """Stands for ``mp_api.client.MPRester``, with its pages."""
 
@@ -165,24 +188,7 @@ class Materials:
         Materials.calls.append((_page, criteria))
         if Materials.fails_at == _page:
             raise RuntimeError(f"401 Unauthorized\nx-api-key: {self.key}")
-        crystal = caesium_chloride()
-        structure = {
-            "lattice": {"matrix": crystal.lattice.tolist(), "pbc": [True, True, True]},
-            "sites": [
-                {"species": [{"element": chemical_symbols[z], "occu": 1}], "abc": abc.tolist()}
-                for z, abc in zip(crystal.species, crystal.frac_coords)
-            ],
-        }
-        return [
-            {
-                "material_id": f"mp-{k}",
-                "structure": structure,
-                "band_gap": 5.0,
-                "formation_energy_per_atom": None,
-                "bulk_modulus": {"vrh": np.float64(k), "voigt": 2.0, "reuss": 1.0},
-            }
-            for k in range((_page - 1) * chunk_size, min(_page * chunk_size, self.n))
-        ]
+        return material_documents(_page, chunk_size, self.n)
 
 
 @pytest.fixture
@@ -204,9 +210,9 @@ def test_the_materials_project_is_asked_page_by_page_and_once(materials):
     assert crystal.id == "mp-2299" and crystal.reduced_formula == "Cl1Cs1"
     assert crystal.labels == {"band_gap": 5.0, "bulk_modulus_vrh": 2299.0}
     asked = {"elements": ["Cs", "Cl"], "exclude_elements": ["H"], "deprecated": False}
-    assert materials.calls == [(page, asked) for page in (1, 2, 3)]
+    assert materials.calls == [(page, asked) for page in (1, 2, 3, 4)]
     open_source("mp:exclude_elements=H&elements=Cs,Cl")
-    assert len(materials.calls) == 3
+    assert len(materials.calls) == 4
 
 
 def test_an_interrupted_download_goes_on(materials):
@@ -217,7 +223,7 @@ def test_an_interrupted_download_goes_on(materials):
     materials.fails_at, materials.calls = None, []
     source = open_source("mp:")
     assert source.ids().tolist() == [f"mp-{k}" for k in range(2300)]
-    assert [page for page, _ in materials.calls] == [3]
+    assert [page for page, _ in materials.calls] == [3, 4]
 
 
 def test_the_key_is_nowhere(materials, cache, capfd):
@@ -236,6 +242,44 @@ def test_what_the_materials_project_needs(materials, monkeypatch):
     monkeypatch.delenv("MP_API_KEY")
     with pytest.raises(UserError, match="asks for a key; .* export MP_API_KEY=…"):
         open_source("mp:")
+
+
+class Summary(http.server.BaseHTTPRequestHandler):
+    """Answers as the Materials Project does."""
+
+    def do_GET(self):
+        address = urllib.parse.urlparse(self.path)
+        asked = dict(urllib.parse.parse_qsl(address.query))
+        if "heartbeat" in address.path:
+            found = {"version": "0.86.0", "db_version": "x", "access_controlled_batch_ids": []}
+        else:
+            assert asked["elements"] == "Cs,Cl" and self.headers["x-api-key"] == 32 * "k"
+            documents = material_documents(int(asked["_page"]), int(asked["_per_page"]), 1200)
+            found = {"data": documents, "meta": {"total_doc": 1200}}
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps(found).encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_client_of_the_materials_project_is_used_as_it_is(monkeypatch):
+    utils = pytest.importorskip("mp_api.client.core.utils", reason="mp-api is not installed")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Summary)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}/"
+    monkeypatch.setattr(utils.MAPI_CLIENT_SETTINGS, "ENDPOINT", address)
+    monkeypatch.setenv("MP_API_KEY", 32 * "k")
+    try:
+        source = open_source("mp:elements=Cs,Cl")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert source.ids().tolist() == [f"mp-{k}" for k in range(1200)]
+    assert source.decode(source.items(7, 8)[0]).labels["bulk_modulus_vrh"] == 7.0
 
 
 # OPTIMADE

@@ -22,7 +22,7 @@ KEY = "MP_API_KEY"
 PAGE = 1000
 """Crystals that are asked for at once."""
 
-CRITERIA = ("elements", "exclude_elements", "chemsys", "formula", "material_ids")
+CRITERIA = ("elements", "exclude_elements", "chemsys", "formula")
 NUMBERS = (
     *("formation_energy_per_atom", "energy_above_hull", "energy_per_atom", "band_gap", "efermi"),
     *("total_magnetization", "density"),
@@ -79,8 +79,8 @@ def _download(source: str, criteria: Mapping[str, list[str]], draft: Path) -> No
         with MPRester(key, use_document_model=False, mute_progress_bars=True) as client:
             about = {"database": str(client.db_version), "query": dict(criteria)}
             with Paged(draft, about) as pages:
-                more = True
-                while more:
+                first = None
+                while True:
                     page = pages.next or 1
                     found = client.materials.summary.search(
                         **criteria,
@@ -91,17 +91,24 @@ def _download(source: str, criteria: Mapping[str, list[str]], draft: Path) -> No
                         _page=page,
                         _sort_fields="material_id",
                     )
-                    pages.add([_record(document) for document in found], page + 1)
+                    records = [_record(document) for document in found]
+                    if not records:
+                        break
+                    if records[0]["material_id"] == first:
+                        raise ValueError("the same page came twice")
+                    first = records[0]["material_id"]
+                    pages.add(records, page + 1)
                     print(f"{source}: {pages.n} crystals", file=sys.stderr)
-                    more = len(found) >= PAGE
+                if not pages.n:
+                    raise UserError(f"{source}: no crystal fits; mend the query")
                 pages.finish()
+    except UserError:
+        raise
     except Exception as error:  # of the client, of what it uses, of the network
         said = one_line(Exception(str(error).replace(key, "…")))
         raise UserError(
             f"{source}: cannot be downloaded ({said}); run it again: it goes on where it stopped"
         ) from None
-    if not pages.n:
-        raise UserError(f"{source}: no crystal fits; mend the query")
 
 
 def _record(document: Any) -> dict[str, Any]:
