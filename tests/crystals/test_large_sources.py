@@ -292,6 +292,12 @@ def test_a_folder_of_lmdb_databases_is_one_source(lmdb_files):
     ]
 
 
+def test_the_package_for_lmdb_is_named(lmdb_files, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda module: None)
+    with pytest.raises(UserError, match=r"aselmdb: needs lmdb; .*'crysgnn-jax\[lmdb\]'"):
+        open_source(lmdb_files)
+
+
 def test_damage_to_an_lmdb_database(lmdb_files):
     import lmdb
 
