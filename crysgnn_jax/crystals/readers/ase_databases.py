@@ -74,7 +74,7 @@ def sqlite_database(path: Path, id: str, digest: str) -> SqliteDatabase:
         with _sqlite(path) as database:
             for row in database.select(columns=_KNOWN, include_data=False):
                 known = {name: row.get(name) for name in _KNOWN[2:]} | row.key_value_pairs
-                catalogue.add(f"{id}-{len(rows)}", numbers_in(known))
+                catalogue.add_numbers(f"{id}-{len(rows)}", numbers_in(known))
                 rows.append(row.id)
         if not rows:
             raise ValueError("it holds no structure")
