@@ -159,7 +159,7 @@ def test_a_folder_is_read_file_by_file(tmp_path):
     write(tmp_path / "c.vasp", atoms_of(crystals[3]), format="vasp")
     with connect(tmp_path / "d.db") as database:
         database.write(atoms_of(crystals[4]), gap=2.0)
-    write(tmp_path / "e.traj", [atoms_of(crystals[5])])
+    write(tmp_path / "e.traj", [atoms_of(crystals[5], gap=np.nan)])
     (tmp_path / "f.txt").write_text("")
     source = open_source(tmp_path)
     ids = ["a", "b-0", "b-1", "c", "d", "e"]
@@ -167,7 +167,10 @@ def test_a_folder_is_read_file_by_file(tmp_path):
     assert source.ids().tolist() == ids and source.label_names == ["gap"]
     assert source.labelled("gap").tolist() == [False] * 4 + [True, False]
     assert [source.decode(item).id for item in source.items(2, 5)] == ids[2:5]
-    assert source.notes == ["not read: 1 other file (1 .txt)"]
+    assert source.notes == [
+        "not read: 1 other file (1 .txt)",
+        "1 label is no number (gap is NaN or infinite): taken as missing",
+    ]
 
 
 def test_names_of_files_may_be_no_text(tmp_path):
@@ -290,6 +293,12 @@ def test_a_folder_of_lmdb_databases_is_one_source(lmdb_files):
         "data.0000.aselmdb",
         "data.0001.aselmdb",
     ]
+
+
+def test_the_package_for_lmdb_is_named(lmdb_files, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda module: None)
+    with pytest.raises(UserError, match=r"aselmdb: needs lmdb; .*'crysgnn-jax\[lmdb\]'"):
+        open_source(lmdb_files)
 
 
 def test_damage_to_an_lmdb_database(lmdb_files):

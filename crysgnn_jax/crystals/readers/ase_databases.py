@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import sqlite3
 import urllib.parse
+import zlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -73,7 +74,7 @@ def sqlite_database(path: Path, id: str, digest: str) -> SqliteDatabase:
         with _sqlite(path) as database:
             for row in database.select(columns=_KNOWN, include_data=False):
                 known = {name: row.get(name) for name in _KNOWN[2:]} | row.key_value_pairs
-                catalogue.add(f"{id}-{len(rows)}", numbers_in(known))
+                catalogue.add_numbers(f"{id}-{len(rows)}", numbers_in(known))
                 rows.append(row.id)
         if not rows:
             raise ValueError("it holds no structure")
@@ -150,7 +151,7 @@ class LmdbDatabase:
       digest: hex digest of the content.
 
     Raises:
-      UserError: the packages that read it are missing, or the file is damaged.
+      UserError: the package that reads it is missing, or the file is damaged.
     """
 
     decode = staticmethod(decode_item)
@@ -158,8 +159,7 @@ class LmdbDatabase:
     tag_names = ()
 
     def __init__(self, path: Path, id: str, digest: str):
-        for module in ("lmdb", "ase_db_backends"):
-            require(module, "lmdb", f"{path}:")
+        require("lmdb", "lmdb", f"{path}:")
         self.name = str(path)
         self._path, self._id, self._digest = path, id, digest
         with self._opened() as rows:
@@ -245,9 +245,10 @@ def _row_numbers(rows: Any) -> Sequence[int]:
 
 
 def _decoded(content: bytes | None) -> Any:
-    from ase_db_backends.aselmdb import decode_bytestream
+    """A value: JSON as ASE writes it, compressed."""
+    from ase.io.jsonio import decode
 
-    return None if content is None else decode_bytestream(content, True, True)
+    return None if content is None else decode(zlib.decompress(content).decode())
 
 
 def _atoms_of(content: bytes | None) -> Any:

@@ -75,7 +75,7 @@ def _as_frame(name: str, number: int, id: str, content: bytes) -> XyzFrame:
 def _index(file: Hashed, name: str, id: str) -> tuple[array, array, Catalogue]:
     """Where the frames of a file begin, how long they are, and what they carry."""
     starts, sizes, catalogue = array("Q"), array("Q"), Catalogue()
-    shapes: dict[bytes, list[str]] = {}
+    shapes: dict[bytes, dict[str, float]] = {}
     at, number = 0, 1
     ahead: list[bytes] = file.lines(1)
     while ahead:
@@ -103,8 +103,8 @@ def _index(file: Hashed, name: str, id: str) -> tuple[array, array, Catalogue]:
             if shape not in shapes:
                 if len(shapes) >= MAX_SHAPES:
                     shapes.clear()
-                shapes[shape] = _numbers_named(header)
-            catalogue.add(frame_id, shapes[shape])
+                shapes[shape] = _numbers(header)
+            catalogue.add_numbers(frame_id, shapes[shape])
         at, number = at + size, number + n_lines
     if len(catalogue) == 1:
         catalogue = catalogue.renamed(id)
@@ -147,11 +147,11 @@ def _frame(
     return size, n_lines, ahead, header, problem
 
 
-def _numbers_named(header: bytes) -> list[str]:
-    """The names of the numbers in the second line of a frame."""
+def _numbers(header: bytes) -> dict[str, float]:
+    """The numbers in the second line of a frame."""
     from ase.io.extxyz import key_val_str_to_dict
 
     try:
-        return list(numbers_in(key_val_str_to_dict(header.decode().strip())))
+        return numbers_in(key_val_str_to_dict(header.decode().strip()))
     except Exception:  # parsing the frame will say what is wrong
-        return []
+        return {}

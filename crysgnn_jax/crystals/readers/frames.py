@@ -1,6 +1,7 @@
 """Structures with numbers beside them, as ASE has them: what each number is called."""
 
 import io
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -68,7 +69,12 @@ def frame_of(atoms: Any, id: str) -> Frame:
 
 
 def labels_of(atoms: Any) -> dict[str, float]:
-    """The numbers that stand beside an ``ase.Atoms``."""
+    """The finite numbers that stand beside an ``ase.Atoms``."""
+    return {name: value for name, value in numbers_of(atoms).items() if math.isfinite(value)}
+
+
+def numbers_of(atoms: Any) -> dict[str, float]:
+    """All numbers that stand beside an ``ase.Atoms``."""
     return numbers_in(
         {
             **(atoms.calc.results if atoms.calc is not None else {}),
@@ -79,11 +85,9 @@ def labels_of(atoms: Any) -> dict[str, float]:
 
 
 def numbers_in(values: Mapping[str, Any]) -> dict[str, float]:
-    """Those of some values that are finite numbers."""
+    """Those of some values that are numbers, also NaN and infinite ones."""
     return {
         name: float(value)
         for name, value in values.items()
-        if isinstance(value, (int, float, np.integer, np.floating))
-        and not isinstance(value, bool)
-        and np.isfinite(value)
+        if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     }

@@ -4,8 +4,10 @@ import contextlib
 import dataclasses
 import hashlib
 import itertools
+import math
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -46,10 +48,15 @@ class Catalogue:
     """What is known of many items unread: ids, which properties each has, which are unusable.
 
     A few bytes an item: of a property, only the spans of items are kept that have it.
+
+    Attributes:
+      problems: number → problem of the items that are known to be unusable.
+      not_numbers: property → how many items have NaN or infinity for it, which is missing.
     """
 
     def __init__(self) -> None:
         self.problems: dict[int, Problem] = {}
+        self.not_numbers: Counter[str] = Counter()
         self._ids = Texts()
         self._spans: dict[str, array] = {}
 
@@ -67,6 +74,13 @@ class Catalogue:
             else:
                 spans.extend((number, number + 1))
 
+    def add_numbers(self, id: str, numbers: Mapping[str, float]) -> None:
+        """One more item, and the numbers beside it, of which the finite ones are properties."""
+        self.add(id, (name for name, value in numbers.items() if math.isfinite(value)))
+        for name, value in numbers.items():
+            if not math.isfinite(value):
+                self.not_numbers[name] += 1
+
     def add_problem(self, problem: Problem) -> None:
         """One more item, which is known to be unusable."""
         self.problems[len(self)] = problem
@@ -79,6 +93,7 @@ class Catalogue:
             found.add_problem(dataclasses.replace(self.problems[0], id=id))
         else:
             found.add(id, self.label_names)
+        found.not_numbers = self.not_numbers
         return found
 
     def id_of(self, number: int) -> str:

@@ -1,10 +1,11 @@
 """Structure files of any format, alone or in a folder."""
 
+import math
 import os
 import warnings
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.readers.ase_databases import LmdbDatabase, sqlite_database
 from crysgnn_jax.crystals.readers.cif import block_names, read_cif
 from crysgnn_jax.crystals.readers.extxyz import XYZ, xyz_file
-from crysgnn_jax.crystals.readers.frames import Frame, frame_of
+from crysgnn_jax.crystals.readers.frames import Frame, frame_of, numbers_of
 from crysgnn_jax.crystals.readers.indexed import (
     Catalogue,
     Catalogued,
@@ -32,7 +33,7 @@ from crysgnn_jax.crystals.readers.limits import (
     time_limit,
 )
 from crysgnn_jax.crystals.sources import Source
-from crysgnn_jax.errors import InvalidCrystal, UserError
+from crysgnn_jax.errors import InvalidCrystal, UserError, printable
 
 CIF = {".cif", ".mcif", ".cif.gz", ".mcif.gz"}
 SINGLE = {".vasp", ".poscar", ".contcar", ".cell", ".xsf", ".gen", ".res"}
@@ -114,14 +115,14 @@ def structure_files(path: Path) -> Source:
     suffix; with ``#`` and the name of the data block where a CIF file holds several structures,
     and with the number of the frame where another file does. In formats other than CIF that can
     hold several, numeric entries of ``atoms.info``, ASE database key-value pairs and calculator
-    results are labels.
+    results are labels; those that are NaN or infinite are missing, and counted in a note.
 
     A file is read once here, for its digest and for what it holds, and once more by the workers.
 
     Raises:
       UserError: the folder has no structure files, or a file cannot be opened.
     """
-    notes: Sequence[str] = ()
+    notes: list[str] = []
     if path.is_dir():
         folder = path
         names, left = structures_in(path)
@@ -131,12 +132,13 @@ def structure_files(path: Path) -> Source:
                 f"({', '.join(sorted(SUFFIXES))}, POSCAR) and no id_prop.csv"
                 + (f", but {left}; name what is to be read" if left else "")
             )
-        notes = [f"not read: {left}"] if left else ()
+        notes += [f"not read: {left}"] if left else []
     else:
         folder, names = path.parent, [path.name]
     stems = Counter(map(stem_of, names))
     digest = digest_of("structure files")
     parts: list[Any] = []
+    not_numbers: Counter[str] = Counter()
     for name in names:
         stem, suffix = stem_of(name), suffix_of(name)
         id = stem if stems[stem] == 1 else name
@@ -158,7 +160,13 @@ def structure_files(path: Path) -> Source:
             parts.append(read(file, id, digest.copy().hexdigest()))
         else:
             add_file(digest, file)
-            parts.append(_loaded(file, id))
+            parts.append(_loaded(file, id, not_numbers))
+    for part in parts:
+        if isinstance(part, Catalogued):
+            not_numbers.update(part.catalogue.not_numbers)
+    for label, n in not_numbers.items():
+        of = "label is no number" if n == 1 else "labels are no numbers"
+        notes.append(f"{n} {of} ({printable(label)} is NaN or infinite): taken as missing")
     notes = [*notes, *(note for part in parts for note in part.notes)]
     return Parts(str(path), parts, digest.hexdigest(), notes)
 
@@ -261,8 +269,8 @@ def _read_ase(path: Path, id: str, seconds: float) -> list[Any]:
     return found
 
 
-def _loaded(path: Path, id: str) -> ItemSource:
-    """All structures of a file, in memory."""
+def _loaded(path: Path, id: str, not_numbers: Counter[str]) -> ItemSource:
+    """All structures of a file, in memory; adds to ``not_numbers`` how often a label is none."""
     entries: list[Frame | Problem]
     try:
         frames = _read_ase(path, id, seconds_for(path))
@@ -270,6 +278,9 @@ def _loaded(path: Path, id: str) -> ItemSource:
             frame_of(atoms, id if len(frames) == 1 else f"{id}-{number}")
             for number, atoms in enumerate(frames)
         ]
+        for atoms in frames:
+            numbers = numbers_of(atoms).items()
+            not_numbers.update(name for name, value in numbers if not math.isfinite(value))
     except InvalidCrystal as error:
         entries = [Problem(error.crystal_id, error.reason)]
     return ItemSource(
