@@ -8,10 +8,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from crysgnn_jax.crystals.elements import SYMBOLS
+from crysgnn_jax.reporting.coloured_atoms import draw_atoms
 from crysgnn_jax.reporting.colours import ink_on, scale
 from crysgnn_jax.reporting.crystal_map import CrystalMap, draw_map, write_map_page
 from crysgnn_jax.reporting.periodic_table import periodic_table
-from crysgnn_jax.reporting.structure import draw_atoms
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import time
 import pytest
 
 from crysgnn_jax.reporting import page
+from crysgnn_jax.reporting.crystal_svg import drawing
 from crysgnn_jax.reporting.records import Record
 from crysgnn_jax.reporting.report import page_of
-from crysgnn_jax.reporting.structures import drawing
 from made_runs import write_pretraining, write_run
 from toys import rocksalt
 

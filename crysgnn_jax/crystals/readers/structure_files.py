@@ -5,7 +5,6 @@ import sqlite3
 import urllib.parse
 import warnings
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from crysgnn_jax.crystals.readers.limits import (
     seconds_for,
     time_limit,
 )
-from crysgnn_jax.errors import InvalidCrystal, UserError
+from crysgnn_jax.errors import InvalidCrystal, UserError, printable
 
 CIF = {".cif", ".mcif", ".cif.gz", ".mcif.gz"}
 SINGLE = {".vasp", ".poscar", ".contcar", ".cell", ".xsf", ".gen", ".res"}
@@ -59,12 +58,12 @@ def structure_files(path: Path) -> ItemSource:
     suffix; with ``#`` and the name of the data block where a CIF file holds several structures,
     and with the number of the frame where another file does. In formats other than CIF that can
     hold several, numeric entries of ``atoms.info``, ASE database key-value pairs and calculator
-    results are labels.
+    results are labels; those that are NaN or infinite are missing, and counted in a note.
 
     Raises:
       UserError: the folder has no structure files, or a file cannot be opened.
     """
-    notes: Sequence[str] = ()
+    notes: list[str] = []
     if path.is_dir():
         content = sorted(path.iterdir())
         files = [file for file in content if file.is_file() and _is_structure(file)]
@@ -75,21 +74,25 @@ def structure_files(path: Path) -> ItemSource:
                 f"({', '.join(sorted(SUFFIXES))}, POSCAR) and no id_prop.csv"
                 + (f", but {left}; name what is to be read" if left else "")
             )
-        notes = [f"not read: {left}"] if left else ()
+        notes += [f"not read: {left}"] if left else []
     else:
         files = [path]
     digest = digest_of_files("structure files", files)
     stems = Counter(_stem(file) for file in files)
     entries: list[Any] = []
+    not_numbers: Counter[str] = Counter()
     for file in files:
         id = _stem(file) if stems[_stem(file)] == 1 else file.name
         if suffix_of(file) in SEVERAL:
-            entries += _frames(file, id)
+            entries += _frames(file, id, not_numbers)
         elif suffix_of(file) in CIF:
             blocks = block_names(file)
             entries += [StructureFile(f"{id}#{b}" if b else id, file, b) for b in blocks]
         else:
             entries.append(StructureFile(id, file))
+    for name, n in not_numbers.items():
+        of = "label is no number" if n == 1 else "labels are no numbers"
+        notes.append(f"{n} {of} ({printable(name)} is NaN or infinite): taken as missing")
     return ItemSource(
         name=str(path),
         decode=decode,
@@ -200,11 +203,16 @@ def _require_ase_database(path: Path) -> None:
         raise ValueError(f"it is no database of ASE's: it has {listed}")
 
 
-def _frames(path: Path, id: str) -> list[Frame | Problem]:
+def _frames(path: Path, id: str, not_numbers: Counter[str]) -> list[Frame | Problem]:
+    """The structures of a file; adds to ``not_numbers`` how often a label is none."""
     try:
         frames = _read_ase(path, id, seconds_for(path))
     except InvalidCrystal as error:
         return [Problem(error.crystal_id, error.reason)]
+    labels = [_labels(atoms) for atoms in frames]
+    not_numbers.update(
+        name for of_one in labels for name, value in of_one.items() if not np.isfinite(value)
+    )
     return [
         Frame(
             id if len(frames) == 1 else f"{id}-{number}",
@@ -212,9 +220,9 @@ def _frames(path: Path, id: str) -> list[Frame | Problem]:
             atoms.positions,
             np.array(atoms.cell),
             atoms.pbc,
-            _labels(atoms),
+            {name: value for name, value in of_one.items() if np.isfinite(value)},
         )
-        for number, atoms in enumerate(frames)
+        for number, (atoms, of_one) in enumerate(zip(frames, labels))
     ]
 
 
@@ -227,7 +235,5 @@ def _labels(atoms: Any) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in found.items()
-        if isinstance(value, (int, float, np.integer, np.floating))
-        and not isinstance(value, bool)
-        and np.isfinite(value)
+        if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     }
