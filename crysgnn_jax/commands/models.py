@@ -39,7 +39,7 @@ def parser() -> flags.Parser:
 def execute(args: argparse.Namespace) -> None:
     """Do what the flags say."""
     from crysgnn_jax.cache import default_cache_dir
-    from crysgnn_jax.reporting.tables import formatted, text_table
+    from crysgnn_jax.reporting.tables import formatted, print_table
     from crysgnn_jax.training.catalogue import catalogue, described
 
     if args.name is not None:
@@ -75,7 +75,7 @@ def execute(args: argparse.Namespace) -> None:
         for entry in catalogue(args.cache or default_cache_dir(), args.runs or Path("runs"))
     ]
     header = ["name", "network", "property", "unit", "trained on", "crystals", "test MAE"]
-    print(text_table([*header, "licence"], rows))
+    print_table([*header, "licence"], rows)
 
 
 _SHOWN = 32

@@ -108,7 +108,7 @@ def execute(args: argparse.Namespace) -> None:
     if args.output is None:
         print(*said, *notes, sep="\n", file=sys.stderr)
         if sys.stdout.isatty():
-            print(prediction_files.readable(columns))
+            prediction_files.print_readable(columns)
         else:
             prediction_files.write_csv(sys.stdout, columns)
     else:
