@@ -67,7 +67,7 @@ def execute(args: argparse.Namespace) -> None:
             entry.kind,
             entry.property or "–",
             entry.unit or "–",
-            entry.data if len(entry.data) <= _SHOWN else entry.data[: _SHOWN - 1] + "…",
+            (entry.data if len(entry.data) <= _SHOWN else entry.data[: _SHOWN - 1] + "…") or "–",
             formatted(entry.n_train, ","),
             formatted(entry.test_mae, ".4g"),
             entry.licence or "–",

@@ -79,7 +79,8 @@ def _sizes(axis: Any, n_atoms: np.ndarray) -> None:
     else:
         bins = np.unique(np.round(np.geomspace(low, top + 1, 30))) - 0.5
         axis.set_xscale("log")
-        ticks = [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if low <= t <= top]
+        round_numbers = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+        ticks = [t for t in round_numbers if low <= t <= top]
         axis.set_xticks(ticks, [str(t) for t in ticks])
         axis.minorticks_off()
     axis.hist(n_atoms, bins, color=COLOURS["test"])

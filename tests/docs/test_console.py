@@ -2,8 +2,8 @@
 
 A block of ``console`` holds commands, each after ``$``, and what follows is their output: ``…``
 within a line stands for any text, on a line of its own for any lines. The blocks of a page run one
-after the other in a folder that holds ``crystals/``, the example structures, and ``weights/``, those
-of a network as PyTorch would name them.
+after the other in a folder that holds ``crystals/``, the example structures, and ``weights/``,
+those of a network as PyTorch would name them.
 """
 
 import os
