@@ -1,6 +1,7 @@
 """The comparison table as a command: cells, resumption, devices."""
 
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -13,10 +14,26 @@ import pytest
 
 from crysgnn_jax.commands import cli, compare
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.models.cgcnn import CGCNN
+from crysgnn_jax.models.registry import STUDENTS
 from toy_runs import prepare, run
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ("--epochs", "2", "--batch-size", "8", "--students", "cgcnn")
+
+
+class Small(CGCNN):
+    """With one convolution, for a table has many cells, and each compiles its own."""
+
+    n_convolutions: int = 1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_students():
+    with pytest.MonkeyPatch.context() as patch:
+        network = dataclasses.replace(STUDENTS["cgcnn"], module=Small)
+        patch.setitem(STUDENTS, "cgcnn", network)
+        yield
 
 
 @pytest.fixture(scope="module")
