@@ -70,6 +70,17 @@ class Run:
         """How many steps the training crystals are, the last of them maybe a smaller one."""
         return -(-len(self.split.train) // (self.settings.batch_size * len(self.devices)))
 
+    @property
+    def learners(self) -> Devices:
+        """The devices as the steps use them, each for as many batches as are accumulated."""
+        return self.devices.times(self.settings.accumulate)
+
+    @property
+    def crystals_a_batch(self) -> int:
+        """Crystals of an average batch: a device takes several of them where they are
+        accumulated."""
+        return -(-self.settings.batch_size // self.settings.accumulate)
+
     def made_with(self, task: "Task") -> dict[str, Any]:
         """What determines the outcome, for ``config.json``."""
         return {
@@ -161,7 +172,7 @@ def train(run: Run, task: Task, draw: Draw = no_pictures) -> dict[str, Any]:
 
 def _learn(run: Run, learner: Learner, workdir: Workdir, log: MetricsLog) -> dict[str, Any]:
     """Train, or go on from the last checkpoint; the content of ``result.json``."""
-    settings, devices = run.settings, run.devices
+    settings, devices = run.settings, run.learners
     before = workdir.continuations[-1] if workdir.continuations else None
     epochs = settings.epochs - (before["after_epoch"] if before else 0)
     optimiser = create_optimiser(
@@ -194,7 +205,7 @@ def _learn(run: Run, learner: Learner, workdir: Workdir, log: MetricsLog) -> dic
         log.close(failed=True)
         raise
     log.close()
-    finished = learner.finish(devices.replicate(found.variables))
+    finished = learner.finish(run.devices.replicate(found.variables))
     untouched = {}
     if names := unchanged(begun_with, found.variables["params"]):
         untouched = {"untouched": names}
