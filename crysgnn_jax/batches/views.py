@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import jraph
 
-
 Axis = str | tuple[str, ...]
 """Name of the axis of devices in a step; or several, of which the first is that of devices, and
 the others are of batches that one device has at the same time."""

@@ -246,7 +246,7 @@ class TrainedModel:
         return kept_embeddings(
             store,
             self.fingerprint,
-            lambda file: self._compute(file, store, devices, batch_size),
+            lambda file: self._compute(file, store, devices.alone(), batch_size),
         )
 
     def _compute(self, file: Path, store: GraphStore, devices: Devices, batch_size: int) -> None:

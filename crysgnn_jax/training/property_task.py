@@ -204,7 +204,8 @@ class PropertyTask:
             predictions = {
                 name: standardiser.invert(raw[of(chosen)]) for name, chosen in split.items()
             }
-            self._write(run, workdir, targets, predictions)
+            if workdir.ours:
+                self._write(run, workdir, targets, predictions)
             reference = Reference.of(
                 run.store,
                 split.train,
@@ -216,7 +217,8 @@ class PropertyTask:
                 targets,
                 predictions["validation"],
             )
-            reference.save(workdir.path / REFERENCE)
+            if workdir.ours:
+                reference.save(workdir.path / REFERENCE)
             return self._result(run, targets, predictions, standardiser, fitted)
 
         return Learner(
