@@ -9,9 +9,9 @@ This module imports JAX only where there are several: what does not train must n
 
 import contextlib
 import importlib.util
-import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -303,7 +303,11 @@ def _leave(error: BaseException) -> None:
         with contextlib.suppress(RuntimeError):
             _client().wait_at_barrier("crysgnn/left", 5000)
         if not alone:
-            sys.stderr = io.StringIO()
+            stopping.end(2 if isinstance(error, UserError) else 128 + _signal_of(error))
+
+
+def _signal_of(error: BaseException) -> int:
+    return getattr(error, "number", signal.SIGINT)
 
 
 def _is_told_first(text: str) -> bool:

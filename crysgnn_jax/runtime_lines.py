@@ -22,6 +22,7 @@ ENDED = (
 
 _LOG = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d")
 _FATAL = re.compile(r"[EF]\d{4} \d\d:\d\d:\d\d")
+_NOISE = re.compile(r"connected to \d+ peer ranks|^\[Gloo\]")  # also in pieces, of several threads
 _OURS = re.compile(r"error: |interrupted|stopped at once")
 _LOST = (
     re.compile(r"[Tt]ask (\d+) heartbeat timeout"),
@@ -63,7 +64,7 @@ def passed_on(lines: Iterable[str]) -> Iterator[str]:
                 which = which or "0"
             found = next(filter(None, (pattern.search(line) for pattern in _LOST)), None)
             which = which or (found and found[1])
-        elif not (line.startswith("[Gloo]") or _LOG.match(line)):
+        elif not (_NOISE.search(line) or _LOG.match(line)):
             yield line
     if ended and not told:
         yield f"error: {others_ended(which)}"
