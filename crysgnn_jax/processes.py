@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -212,7 +213,7 @@ def _who(
             "`coordinator`, `process_id` and `num_processes` go together where no cluster is "
             "detected; give all three, or none"
         )
-    return {**given, **_visible_devices()} if detected else None
+    return {**given, "local_device_ids": own_gpus()} if detected else None
 
 
 def detected_processes(environment: Mapping[str, str] = os.environ) -> int:
@@ -241,15 +242,17 @@ def _asked_of_jax(name: str) -> int:
     return cluster.get_process_count() if cluster.is_env_present() else 1
 
 
-def _visible_devices(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """Which GPUs of those that a task of SLURM sees are its own, where JAX would take the wrong
-    ones: it has each task take the one of its number. With one task a node all are its own, and
-    where SLURM shows each task its own alone, those are."""
+def own_gpus(environment: Mapping[str, str] = os.environ) -> list[int] | None:
+    """Which GPUs of those that a task of SLURM sees are its own; None to leave it to JAX, by which
+    each task has the one of its number.
+
+    With one task a node, all that it sees are; and where SLURM shows each its own alone, those.
+    """
     seen = [x for x in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if x]
-    tasks = environment.get("SLURM_STEP_TASKS_PER_NODE", "").split("(")[0].split(",")[0]
-    if not seen or not tasks.isdecimal() or 1 < int(tasks) <= len(seen):
-        return {}
-    return {"local_device_ids": list(range(len(seen)))}
+    found = re.match(r"\d+", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    if not seen or found is None or 1 < int(found[0]) <= len(seen):
+        return None
+    return list(range(len(seen)))
 
 
 def _connect(found: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ other, in rounds (`training.rounds`): where gradients are accumulated, or where 
 fewer devices than it began with.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ import jraph
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from crysgnn_jax import processes
+from crysgnn_jax import processes, stopping
 from crysgnn_jax.batches.loader import EMPTY
 from crysgnn_jax.batches.views import mark_spread
 from crysgnn_jax.errors import UserError
@@ -208,13 +209,20 @@ class Devices:
         in_order = lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:])[: self._batches]
         return jax.tree.map(in_order, values)
 
-    def any(self, flag: bool) -> bool:
-        """Whether something is so in any process. All have to ask."""
+    def check(self) -> None:
+        """What `stopping.check` does, for all processes: they have to ask in the same places.
+
+        Raises:
+          Stopped: a signal came, to any of them, within `stopping.graceful`.
+        """
         if not self.of_several:
-            return flag
-        if not hasattr(self, "_any"):
-            self._any = self.compile(lambda x: jax.lax.pmax(x, AXIS))
-        return bool(self.first(self._any(self.replicate(np.float32(flag)))))
+            stopping.check()
+        elif self.first(self._largest(self.replicate(np.float32(stopping.asked())))):
+            raise stopping.Stopped()
+
+    @functools.cached_property
+    def _largest(self) -> Compiled:
+        return self.compile(lambda x: jax.lax.pmax(x, AXIS))
 
 
 def _of_each_process(

@@ -8,7 +8,6 @@ import jax
 import jraph
 import numpy as np
 
-from crysgnn_jax import stopping
 from crysgnn_jax.batches.loader import Loader
 from crysgnn_jax.batches.views import Batch
 from crysgnn_jax.training.devices import Devices
@@ -46,9 +45,7 @@ class Evaluator:
 
     def _steps(self, variables: Any, rows: np.ndarray) -> Iterator[tuple[Any, Any]]:
         for step_rows, batch in self._loader.load(self._loader.steps(rows)):
-            if self._devices.any(stopping.asked()):
-                stopping.check()
-                raise stopping.Stopped()
+            self._devices.check()
             yield step_rows, self._function(variables, batch)
 
     def batches(

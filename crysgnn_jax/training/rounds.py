@@ -21,7 +21,13 @@ ROUNDS = "rounds"
 
 def one_of(graph: jraph.GraphsTuple) -> jraph.GraphsTuple:
     """Batches of several rounds, marked as a round's, of which one is to be taken."""
-    return mark_spread(graph, axis_of(graph))
+    return mark_spread(graph, _devices_of(graph))
+
+
+def _devices_of(graph: jraph.GraphsTuple) -> str:
+    axis = axis_of(graph)
+    assert isinstance(axis, str), "batches of several rounds lie on devices"
+    return axis
 
 
 def one_by_one(function: Callable[..., Any], graph: jraph.GraphsTuple) -> Any:
@@ -49,7 +55,7 @@ def together(function: Callable[..., Any], outputs: Any, graph: jraph.GraphsTupl
     """
     if rounds_of(graph) == 1:
         return function(outputs, graph)
-    axes = (axis_of(graph), ROUNDS)
+    axes = (_devices_of(graph), ROUNDS)
     spread = lambda x: mark_spread(x, axes) if isinstance(x, jraph.GraphsTuple) else x
     outputs = jax.tree.map(spread, outputs, is_leaf=lambda x: isinstance(x, jraph.GraphsTuple))
     return jax.vmap(function, axis_name=ROUNDS)(outputs, mark_spread(graph, axes))
