@@ -9,6 +9,7 @@ This module imports JAX only where there are several: what does not train must n
 
 import contextlib
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -265,11 +266,12 @@ def _connect(found: Mapping[str, Any]) -> None:
     # It would take over SIGTERM, which `stopping` has.
     with contextlib.suppress(AttributeError):  # versions that have none
         jax.config.update("jax_enable_preemption_service", False)
+    limits = ("heartbeat_timeout_seconds", "shutdown_timeout_seconds")
+    understood = inspect.signature(jax.distributed.initialize).parameters  # not by all versions
     known = {name: value for name, value in found.items() if value is not None}
+    known |= {name: PATIENCE for name in limits if name in understood}
     try:
-        jax.distributed.initialize(
-            **known, heartbeat_timeout_seconds=PATIENCE, shutdown_timeout_seconds=PATIENCE
-        )
+        jax.distributed.initialize(**known)
     except (RuntimeError, ValueError) as error:
         first = str(error).strip().split("\n")[0]
         raise UserError(
@@ -297,9 +299,9 @@ def _leave(error: BaseException) -> None:
       UserError: in the place of an error of the runtime, which another process caused.
     """
     text = str(error)
-    if type(error).__name__ == "JaxRuntimeError" or isinstance(error, RuntimeError):
-        if any(word in text.lower() for word in _OF_OTHERS):
-            raise UserError(others_ended()) from error
+    of_jax = type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")
+    if of_jax and any(word in text.lower() for word in _OF_OTHERS):
+        raise UserError(others_ended()) from error
     if isinstance(error, UserError | KeyboardInterrupt):
         alone = _is_told_first(text)
         # Those that end alike do so together, before the runtime complains that one is missing.

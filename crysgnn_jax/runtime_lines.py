@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from typing import TextIO
 
 ENDED = (
     "has ended; what is finished is kept: start all processes again with the same command, without "
@@ -73,32 +74,50 @@ def passed_on(lines: Iterable[str]) -> Iterator[str]:
 @contextlib.contextmanager
 def own_lines() -> Iterator[None]:
     """Within, what C++ code prints goes through `passed_on`."""
-    kept = [os.dup(stream) for stream in (1, 2)]
     before = sys.stdout, sys.stderr
+    kept = [os.dup(descriptor) for descriptor in (1, 2)]
     reader = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-u", __file__], stdin=subprocess.PIPE, stdout=kept[1],
+        [sys.executable, "-I", "-S", "-u", __file__],
+        stdin=subprocess.PIPE,
+        stdout=kept[1],
         start_new_session=True,  # Ctrl-C is not for it
-    )  # fmt: skip
+    )
     assert reader.stdin is not None
-    sys.stdout.flush()
-    sys.stderr.flush()
     try:
-        for stream in (1, 2):
-            os.dup2(reader.stdin.fileno(), stream)
+        for stream in before:
+            stream.flush()
+        sys.stdout, sys.stderr = (
+            _moved(stream, *places) for stream, places in zip(before, zip((1, 2), kept))
+        )
+        for descriptor in (1, 2):
+            os.dup2(reader.stdin.fileno(), descriptor)
         reader.stdin.close()
-        sys.stdout = open(kept[0], "w", encoding=before[0].encoding, closefd=False)
-        sys.stderr = open(
-            kept[1], "w", encoding=before[1].encoding, errors="backslashreplace", closefd=False,
-            buffering=1,
-        )  # fmt: skip
         yield
     finally:
-        if sys.stdout is not before[0]:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        for stream, descriptor in zip((1, 2), kept):
-            os.dup2(descriptor, stream)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
         sys.stdout, sys.stderr = before
+        for descriptor, place in zip((1, 2), kept):
+            os.dup2(place, descriptor)
+            os.close(place)
+
+
+def _moved(stream: TextIO, descriptor: int, place: int) -> TextIO:
+    """What writes to ``place``, as ``stream`` does to a descriptor; the stream itself where it does
+    not, as in a notebook."""
+    try:
+        if stream.fileno() != descriptor:
+            return stream
+    except OSError:
+        return stream
+    return open(
+        place,
+        "w",
+        encoding=stream.encoding,
+        errors=stream.errors,
+        buffering=1 if stream.isatty() or descriptor == 2 else -1,
+        closefd=False,
+    )
 
 
 if __name__ == "__main__":
