@@ -111,11 +111,9 @@ def _telling() -> Iterator[dict[str, Any]]:
     try:
         yield answer
     except UserError as error:
-        answer["error"] = str(error)
+        _client().key_value_set(key, json.dumps({"error": str(error)}))
         raise
-    finally:
-        if sys.exception() is None or "error" in answer:
-            _client().key_value_set(key, json.dumps(answer))
+    _client().key_value_set(key, json.dumps(answer))
 
 
 def _heard() -> Any:
@@ -293,15 +291,14 @@ def _silent() -> Iterator[None]:
 
 
 def _leave(error: BaseException) -> None:
-    """Before this process ends by an error: what all have met is told by one of them.
-
-    Raises:
-      UserError: in the place of an error of the runtime, which another process caused.
-    """
+    """Before this process ends by an error: what all have met is told by one of them, and what the
+    end of another has caused is not shown as an error of this one."""
     text = str(error)
     of_jax = type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")
     if of_jax and any(word in text.lower() for word in _OF_OTHERS):
-        raise UserError(others_ended()) from error
+        # Through the filter, which would say so too: the runtime is about to abort.
+        os.write(2, f"error: {others_ended()}\n".encode())
+        stopping.end(2)
     if isinstance(error, UserError | KeyboardInterrupt):
         alone = _is_told_first(text)
         # Those that end alike do so together, before the runtime complains that one is missing.

@@ -52,11 +52,6 @@ class Compiled:
     def __call__(self, *arguments: Any) -> Any:
         return self._call(*arguments)
 
-    def memory(self, *arguments: Any) -> int:
-        """Bytes that a device needs beside the arguments and results."""
-        self.compilations -= 1
-        return self._call.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
-
 
 class Devices:
     """The devices that a run uses: of this process and, if there are several, of the others.
@@ -218,6 +213,7 @@ class Devices:
         if not self.of_several:
             stopping.check()
         elif self.first(self._largest(self.replicate(np.float32(stopping.asked())))):
+            stopping.check()
             raise stopping.Stopped()
 
     @functools.cached_property

@@ -24,6 +24,7 @@ from toys import collection
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("--epochs", "8", "--batch-size", "3", "--n-convolutions", "1", "--width", "8")
+FREE = ("--workers", "1")
 MINUTE = 60.0
 
 # A gate and a core are each followed by a batch norm, which takes their biases out again: what
@@ -37,25 +38,35 @@ def _free_port():
         return found.getsockname()[1]
 
 
-def _start(path, command, *flags, n=2):
+def _by_hand(port):
+    """Flags, and environment, of two processes that are told of one another."""
+    flags = ("--coordinator", f"127.0.0.1:{port}", "--num-processes", "2")
+    return [((*flags, "--process-id", str(k)), {}) for k in range(2)]
+
+
+def _by_slurm(port):
+    """Likewise of two tasks of SLURM, as far as JAX looks."""
+    names = {"JOB_ID": "7", "NTASKS": "2", "STEP_NUM_TASKS": "2", "STEP_NODELIST": "localhost"}
+    places = [{**names, "PROCID": str(k), "LOCALID": str(k)} for k in range(2)]
+    found = [{f"SLURM_{name}": value for name, value in place.items()} for place in places]
+    return [((), {**place, "JAX_COORDINATOR_PORT": str(port)}) for place in found]
+
+
+def _start(path, command, *flags, launcher=_by_hand):
     """Two processes of a command, of two devices each."""
-    port = _free_port()
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("device_count=4", "device_count=2"),
     }
-    common = ("--data", "toys.npz", "--cache", "cache", "--workers", "1")
+    common = ("--data", path / "toys.npz", "--cache", path / "cache", "--workers", "1")
+    words = [sys.executable, "-m", "crysgnn_jax", command, *map(str, (*common, *flags))]
     return [
         subprocess.Popen(
-            [
-                *(sys.executable, "-m", "crysgnn_jax", command, *common, *flags),
-                *("--coordinator", f"127.0.0.1:{port}"),
-                *("--process-id", str(k), "--num-processes", str(n)),
-            ],
-            cwd=path, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [*words, *more], cwd=path, env={**environment, **launched}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
-        for k in range(n)
+        for more, launched in launcher(_free_port())
     ]  # fmt: skip
 
 
@@ -87,6 +98,7 @@ def _require_equal(one, other):
 def here(tmp_path_factory):
     path = tmp_path_factory.mktemp("processes")
     write_table(path / "toys.npz", collection(24))
+    write_table(path / "more.npz", collection(12, seed=100))
     return path
 
 
@@ -100,7 +112,7 @@ def of_two(here):
 
 def test_two_processes_of_two_devices_are_one_of_four(here, of_two):
     two, printed = of_two
-    run(pretrain, here, *SMALL, "--workdir", here / "one", more=("--workers", "1"))
+    run(pretrain, here, *SMALL, "--workdir", here / "one", more=FREE)
     for ours, theirs in zip(_lines(here / "one"), _lines(two), strict=True):
         assert theirs == pytest.approx(ours, rel=1e-4, abs=1e-5)
     ours, theirs = _weights(here / "one"), _weights(two)
@@ -167,10 +179,7 @@ def test_what_two_processes_began_one_finishes(here, of_two):
         time.sleep(0.05)
     started[0].send_signal(signal.SIGINT)
     assert _end(started, MINUTE)[0] == [130, 130]
-    run(
-        pretrain, here, *flags[:-4], "--workdir", here / "handed", "--checkpoint-seconds", "0",
-        more=("--workers", "1", "--devices", "2"),
-    )  # fmt: skip
+    run(pretrain, here, *SMALL, "--workdir", here / "handed", "--devices", "2", more=FREE)
     ours, theirs = _lines(here / "handed"), _lines(of_two[0])
     assert [x["step"] for x in ours] == [x["step"] for x in theirs]
     result = json.loads((here / "handed" / "result.json").read_text())
@@ -181,12 +190,12 @@ def test_what_two_processes_began_one_finishes(here, of_two):
 def test_a_student_of_two_processes_is_that_of_one(here):
     flags = ("--student", "cgcnn", "--set", "width=8", "--set", "n_convolutions=1")
     flags += ("--epochs", "3", "--batch-size", "2", "--property", "energy")
-    flags += ("--unlabelled", "toys.npz", "--untagged-epochs", "1", "--accumulate", "2")
-    codes, printed = _end(_start(here, "distill", *flags, "--workdir", "students"))
+    flags += ("--unlabelled", here / "more.npz", "--untagged-epochs", "1", "--accumulate", "2")
+    codes, printed = _end(
+        _start(here, "distill", *flags, "--workdir", "students", launcher=_by_slurm)
+    )
     assert codes == [0, 0], printed
-    flags = [str(here / "toys.npz") if x == "toys.npz" else x for x in flags]
-    more = ("--workers", "1", "--cache", here / "cache-of-one")
-    run(distill, here, *flags, "--workdir", here / "student", *more[2:], more=more[:2])
+    run(distill, here, "--workdir", here / "student", "--cache", here / "own", *flags, more=FREE)
     for twin in ("vanilla", "distilled"):
         one, two = (
             json.loads((here / name / twin / "result.json").read_text())
