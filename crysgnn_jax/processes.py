@@ -15,6 +15,8 @@ import os
 import re
 import signal
 import sys
+import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -174,10 +176,10 @@ def joined(
         try:
             with _silent() if not is_first() else contextlib.nullcontext():
                 yield
+            _client().wait_at_barrier("crysgnn/done", _FOREVER)
         except BaseException as error:
             _leave(error)
             raise
-        _client().wait_at_barrier("crysgnn/done", _FOREVER)
 
 
 def _who(
@@ -305,7 +307,12 @@ def _leave(error: BaseException) -> None:
         with contextlib.suppress(RuntimeError):
             _client().wait_at_barrier("crysgnn/left", 5000)
         if not alone:
+            if is_first():  # with it the others end, of which one has something to say
+                time.sleep(1.0)
             stopping.end(2 if isinstance(error, UserError) else 128 + _signal_of(error))
+    elif not isinstance(error, OSError | SystemExit):
+        traceback.print_exception(error)
+        stopping.end(1)
 
 
 def _signal_of(error: BaseException) -> int:
