@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from crysgnn_jax import stopping
+from crysgnn_jax import processes, stopping
 from crysgnn_jax.cache import default_cache_dir, locked, make_cache_dir
 from crysgnn_jax.checksums import checksums
 from crysgnn_jax.crystals.crystal import Crystal
@@ -110,14 +110,17 @@ def build_store(
     fingerprint = store_fingerprint(source, settings, max_atoms)
     root = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     path = root / fingerprint
-    store = _finished(path, quiet=True)
-    if store is None:
-        with _locked(root, fingerprint):
-            # Another process may have finished it while this one waited for the lock.
-            store = _finished(path)
-            if store is None:
-                workers = workers or min(_available_cores(), MAX_DEFAULT_WORKERS)
-                store = _build(source, settings, path, workers, max_atoms, progress)
+    # Of the processes of a run, the first one alone: locks may not reach from machine to machine.
+    # Those on a machine that does not see its files make their own.
+    with processes.in_turn():
+        store = _finished(path, quiet=True)
+        if store is None:
+            with _locked(root, fingerprint):
+                # Another process may have finished it while this one waited for the lock.
+                store = _finished(path)
+                if store is None:
+                    workers = workers or min(_available_cores(), MAX_DEFAULT_WORKERS)
+                    store = _build(source, settings, path, workers, max_atoms, progress)
     if strict and store.skipped:
         crystal_id, reason = store.skipped[0]
         raise UserError(
