@@ -14,6 +14,9 @@ _MAPPED = 1 << 28
 _AROUND = 1 << 16
 """Bytes that a system maps at least, whatever little of them is read."""
 
+_AT_A_TIME = 1 << 16
+"""Texts that are decoded together."""
+
 
 class Shards(Sequence[Shard]):
     """The shards of a set, read in pieces here and there. What has been read does not stay in this
@@ -223,10 +226,17 @@ class Texts:
     def __getitem__(self, index: Any) -> Any:
         rows = np.arange(len(self))[index]
         if rows.ndim == 0:
-            return self[rows[None]][0]
+            return self._of(rows[None])[0]
+        if len(rows) <= _AT_A_TIME:
+            return self._of(rows)
+        starts = range(0, len(rows), _AT_A_TIME)
+        return np.concatenate([self._of(rows[start : start + _AT_A_TIME]) for start in starts])
+
+    def _of(self, rows: np.ndarray) -> np.ndarray:
         starts, lengths = self._offsets[rows], self._offsets[rows + 1] - self._offsets[rows]
         return decoded(self._utf8[ragged(starts, lengths)], np.cumsum(lengths))
 
     def tolist(self) -> list[str]:
         """All of them."""
-        return self[:].tolist()
+        starts = range(0, len(self), _AT_A_TIME)
+        return [text for start in starts for text in self[start : start + _AT_A_TIME].tolist()]
