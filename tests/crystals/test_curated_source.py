@@ -30,7 +30,7 @@ def made(tmp_path_factory):
 def test_its_crystals_have_their_labels_and_tags(made):
     crystals, path = made
     source = read(str(path))
-    assert (source.name, len(source), source.label_names) == ("set", 10, ("energy",))
+    assert (source.name, len(source), source.label_names) == (str(path), 10, ("energy",))
     assert source.ids().tolist() == [crystal.id for crystal in crystals]
     assert source.labelled("energy").tolist() == [True] * 9 + [False]
     items = pickle.loads(pickle.dumps(source.items(2, 10)))

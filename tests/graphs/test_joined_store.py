@@ -47,7 +47,7 @@ def pair(request, made, tmp_path):
     """The store of both as it is built, and as it is read from the set."""
     few = read(made / "few.npz")
     table = read(made / "table.npz")
-    same = [select(table, np.arange(len(table)), "table"), read(made / "table")]
+    same = [select(table, np.arange(len(table)), str(made / "table")), read(made / "table")]
     # The largest of the few is left out.
     return [
         build_store(Combined([few, request.param(one)]), SETTINGS, cache_dir=tmp_path, max_atoms=19)
