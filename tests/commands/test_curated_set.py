@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from toy_sets import write_set
 
 from crysgnn_jax import stopping
 from crysgnn_jax.commands import check, distill, embed, predict, pretrain
@@ -12,7 +13,6 @@ from crysgnn_jax.crystals.readers import read
 from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.graphs.build import build_store
 from crysgnn_jax.graphs.settings import FeaturiserSettings
-from crysgnn_jax.graphs.shard_contents import write_set
 from crysgnn_jax.training.checkpoints import restore_best
 from crysgnn_jax.training.logs import Progress
 from toy_runs import run

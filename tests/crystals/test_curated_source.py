@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from toy_sets import write_set
 
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.readers import read
@@ -11,7 +12,6 @@ from crysgnn_jax.crystals.sources import select
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.build import build_store
 from crysgnn_jax.graphs.settings import FeaturiserSettings
-from crysgnn_jax.graphs.shard_contents import write_set
 from toys import collection, rocksalt
 
 

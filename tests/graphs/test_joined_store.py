@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from toy_sets import write_set
 
 from crysgnn_jax.batches.budget import Sizes, choose_budget
 from crysgnn_jax.batches.loader import Batcher
@@ -12,7 +13,6 @@ from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.graphs.build import build_store
 from crysgnn_jax.graphs.joined_store import Joined, JoinedStore
 from crysgnn_jax.graphs.settings import FeaturiserSettings
-from crysgnn_jax.graphs.shard_contents import write_set
 from crysgnn_jax.graphs.store import GraphStore
 from toys import collection, fcc, random_crystal, rocksalt
 
