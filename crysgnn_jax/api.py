@@ -121,7 +121,8 @@ def load(
     Args:
       workdir: of the run; or the name of a network that comes with the package, of which the
         teacher ``crysgnn-mp`` is what is loaded where nothing is given. Several of the same
-        property, as a list or as a path with a wildcard, are a `Committee`.
+        property, as a list or as a path with a wildcard, are a `Committee`; of files, a wildcard
+        takes those that end in ``.safetensors``.
       network: what was trained there; found by its name where not given.
 
     Raises:

@@ -21,7 +21,7 @@ from crysgnn_jax import stopping
 from crysgnn_jax.cache import default_cache_dir, make_cache_dir
 from crysgnn_jax.commands.flags import Parser
 from crysgnn_jax.errors import UserError
-from crysgnn_jax.files import of_the_disk, writing, written
+from crysgnn_jax.files import draft_of, of_the_disk, whole, writing, written
 from crysgnn_jax.members import import_module
 
 
@@ -184,19 +184,13 @@ def output(path: Path, mode: str) -> Iterator[IO]:
       UserError: it cannot be written.
     """
     path = path.resolve()  # a link stays, what it leads to is written
-    text: dict[str, Any] = {} if "b" in mode else {"newline": "", "encoding": "utf-8"}
     if path.exists() and not path.is_file():  # a device or pipe
+        text: dict[str, Any] = {} if "b" in mode else {"newline": "", "encoding": "utf-8"}
         with open(path, mode, **text) as file:
             yield file
         return
-    draft = draft_of(path)
-    try:
-        with writing(path), open(draft, mode, **text) as file:
-            yield file
-        os.replace(draft, path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    with writing(path), whole(path, mode) as file:
+        yield file
 
 
 def require_writable(path: Path) -> None:
@@ -218,11 +212,6 @@ def require_writable(path: Path) -> None:
         draft.unlink()
     except OSError as error:
         raise UserError(written(error, path)) from None
-
-
-def draft_of(path: Path) -> Path:
-    """Where a file is written before it is whole."""
-    return path.with_name(path.name + ".tmp")
 
 
 def make_folder(parameter: str, path: Path) -> None:

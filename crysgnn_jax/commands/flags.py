@@ -485,8 +485,8 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         "sources",
         nargs="*",
         metavar="SOURCE",
-        help="data sets or paths of crystals, as --data of the other commands takes them; - for "
-        "standard input",
+        help="data sets, paths or addresses (jarvis:NAME, mp:QUERY, optimade:URL) of crystals, as "
+        "--data of the other commands takes them; - for standard input",
     )
     parser.add_argument(
         "--data",

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.spatial import cKDTree
 
-from crysgnn_jax.graphs.primitive import Cell, primitive_cell
+from crysgnn_jax.graphs.primitive import n_primitive
 from crysgnn_jax.graphs.store import GraphStore
 
 TOLERANCE = 0.02
@@ -69,14 +69,7 @@ def same_structures(store: GraphStore, alike: np.ndarray) -> np.ndarray:
     found: dict[tuple[int, int, int], int] = {}
     counts = np.bincount(alike, minlength=len(store))
     for row in np.flatnonzero(counts[alike] > 1).tolist():
-        begin, end = store.node_offsets[row : row + 2]
-        cell = Cell(
-            np.array(store.lattice[row]),
-            np.array(store.frac_coords[begin:end]),
-            np.array(store.species[begin:end]),
-        )
-        n_primitive = len(primitive_cell(cell, store.settings.symprec).species)
-        kind = (int(alike[row]), int(store.space_group[row]), n_primitive)
+        kind = (int(alike[row]), int(store.space_group[row]), n_primitive(store, row))
         first[row] = found.setdefault(kind, row)
     return first
 

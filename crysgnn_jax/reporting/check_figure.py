@@ -73,13 +73,14 @@ def _systems(axis: Any, systems: dict[str, int]) -> None:
 
 
 def _sizes(axis: Any, n_atoms: np.ndarray) -> None:
-    top = int(n_atoms.max())
+    low, top = int(n_atoms.min()), int(n_atoms.max())
     if top <= 30:
         bins: Any = np.arange(0.5, top + 1.5)
     else:
-        bins = np.unique(np.round(np.geomspace(1, top + 1, 30))) - 0.5
+        bins = np.unique(np.round(np.geomspace(low, top + 1, 30))) - 0.5
         axis.set_xscale("log")
-        ticks = [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if t <= top]
+        round_numbers = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+        ticks = [t for t in round_numbers if low <= t <= top]
         axis.set_xticks(ticks, [str(t) for t in ticks])
         axis.minorticks_off()
     axis.hist(n_atoms, bins, color=COLOURS["test"])

@@ -32,7 +32,7 @@ from crysgnn_jax.training.kept_embeddings import kept_embeddings, new_embeddings
 from crysgnn_jax.training.model_file import export, read_model
 from crysgnn_jax.training.predictions import Predictions, assess, require_asked
 from crysgnn_jax.training.property_task import Start, Variables, bare
-from crysgnn_jax.training.reference import Facts, Reference
+from crysgnn_jax.training.reference import Reference
 from crysgnn_jax.training.run import name_of_leaf
 from crysgnn_jax.training.settings import LEVEL
 from crysgnn_jax.training.workdir import (
@@ -335,7 +335,8 @@ class TrainedModel:
         require_asked(level, n_nearest)
         said, embeddings = self.outputs(store, devices, batch_size)
         return assess(
-            Facts.of(store),
+            store,
+            np.arange(len(store)),
             said[None],
             [self.reference],
             embeddings,
@@ -391,6 +392,7 @@ class TrainedModel:
         """
         self.require_property()
         require_asked(level, n_nearest)
+        _ = self.reference  # if it is damaged, that is told before graphs are made
         store = build_store(read(data), self.featuriser, cache_dir=cache, workers=workers)
         return self.predict_store(
             store, Devices(devices), batch_size, level=level, n_nearest=n_nearest

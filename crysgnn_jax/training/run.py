@@ -1,6 +1,5 @@
 """A run: a network, the crystals it learns from, and where; from settings to a finished folder."""
 
-import csv
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from crysgnn_jax.batches.loader import Loader
 from crysgnn_jax.batches.splits import Split
-from crysgnn_jax.files import writing
+from crysgnn_jax.files import write_csv, writing
 from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.models.network import Network
 from crysgnn_jax.objectives.loss import Loss
@@ -248,8 +247,9 @@ def write_left_out(store: GraphStore, folder: Path) -> None:
 
 
 def write_listing(entries: Sequence[tuple[str, str]], column: str, path: Path) -> None:
-    """Write a CSV table of ids and texts."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", column])
-        writer.writerows(entries)
+    """Write a CSV table of ids and texts.
+
+    Raises:
+      UserError: the disk is full, or cannot be written to.
+    """
+    write_csv(path, ["id", column], entries)

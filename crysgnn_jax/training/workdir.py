@@ -22,7 +22,7 @@ SKIPPED, NOTES = "skipped.csv", "notes.csv"
 PREDICTIONS, WORST, REPORT = "predictions.csv", "worst.npz", "report.html"
 TENSORBOARD, WANDB = "tensorboard", "wandb"
 
-_NO_RUN_YET = {LOCK, CONFIG + ".tmp", SKIPPED, NOTES}
+_NO_RUN_YET = {LOCK, SKIPPED, NOTES, *(name + ".tmp" for name in (CONFIG, SKIPPED, NOTES))}
 """What a run leaves that was killed, or refused, before it had written its settings."""
 
 _OF_A_RUN = {CONFIG, RESULT, METRICS, CHECKPOINTS, *_NO_RUN_YET}

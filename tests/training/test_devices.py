@@ -88,11 +88,15 @@ def test_devices_agree(batcher, kind):
         module = CGCNN(width=8, n_convolutions=1, head_width=8)
         loss = property_loss(Standardiser(1.0, 0.5))
     elif kind == "distilled":
-        module = CGCNN()
+        module = CGCNN(n_convolutions=2)
         loss = distil(property_loss(Standardiser(1.0, 0.5)), weight=0.5)
     else:
         network = {"crysgnn": Teacher, "crysae": CrysAE}[kind]
-        module = network(objectives=tuple(objective for objective, _ in RELEASED[kind]))
+        module = network(
+            width=16,
+            n_convolutions=2,
+            objectives=tuple(objective for objective, _ in RELEASED[kind]),
+        )
         loss = pretraining_loss(RELEASED[kind])
     one, metrics_of_one = _step(batcher, module, loss, 1, dtype)
     for n_devices in (2, 4):
