@@ -1,4 +1,5 @@
-"""How crystals become graphs: the settings that travel with stores and checkpoints."""
+"""How crystals become graphs: the settings that travel with stores and checkpoints; and defaults
+that flags tell of, without NumPy."""
 
 import dataclasses
 from typing import Any
@@ -9,6 +10,10 @@ from crysgnn_jax.settings import setting
 MAX_ATOMS = 5000
 """Atoms of a crystal. A graph network looks at neighbours, so that larger cells are those of
 proteins or of disorder; and the symmetry search takes minutes for them."""
+
+CRYSTALS_A_SHARD = 8192
+"""Some 20 MB, and 120 files for a million crystals: each is an open file of a process that reads
+the set."""
 
 
 @dataclasses.dataclass(frozen=True)
