@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crysgnn_jax import processes
 from crysgnn_jax.bars import Bar
 from crysgnn_jax.commands.cli import make_folder
 from crysgnn_jax.commands.flags import given
@@ -105,6 +106,8 @@ class Graphs:
                 print(f"{kind} {id or store.source_name}: {text}", file=sys.stderr)
             if len(entries) > FIRST:
                 print(f"… and {len(entries) - FIRST} more", file=sys.stderr)
+        if not processes.is_first():
+            return
         if store.skipped and self._workdir is not None and not (self._workdir / CONFIG).exists():
             make_folder("workdir", self._workdir)
             write_left_out(store, self._workdir)

@@ -29,7 +29,7 @@ class Made:
     """The graphs of some crystals.
 
     Attributes:
-      columns: of a store (`store`), and ``labels`` ``[n, number of labels]``; empty where no
+      columns: arrays of a store (`store`), and ``labels`` ``[n, number of labels]``; empty where no
         crystal can be used.
       tags: of each crystal that can be used.
       skipped: ``(id, reason)`` of each that cannot.
@@ -37,7 +37,7 @@ class Made:
       seconds: step of `STEPS` → what it took.
     """
 
-    columns: dict[str, np.ndarray]
+    columns: dict[str, Any]
     tags: list[dict[str, str]]
     skipped: list[tuple[str, str]]
     notes: list[tuple[str, str]]
@@ -83,7 +83,7 @@ def make_graphs(
             if len(edges.senders) == 0:
                 notes.append((crystal.id, f"no atom has a neighbour within {settings.cutoff:g} Å"))
     clock.append(time.perf_counter())
-    columns: dict[str, np.ndarray] = {}
+    columns: dict[str, Any] = {}
     if rows:
         columns |= {
             name: np.concatenate([row[name] for row in rows])

@@ -246,7 +246,7 @@ class TrainedModel:
         return kept_embeddings(
             store,
             self.fingerprint,
-            lambda file: self._compute(file, store, devices, batch_size),
+            lambda file: self._compute(file, store, devices.alone(), batch_size),
         )
 
     def _compute(self, file: Path, store: GraphStore, devices: Devices, batch_size: int) -> None:
@@ -257,7 +257,7 @@ class TrainedModel:
         for step_rows, vectors in evaluator.batches(devices.replicate(self.variables), rows):
             if out is None:
                 out = new_embeddings(file, store, vectors.shape[-1])
-            for chosen, values in zip(step_rows, np.asarray(vectors)):
+            for chosen, values in zip(step_rows, vectors):
                 out[batcher.atoms(chosen)] = values[batcher.graphs.nodes_of_atoms(chosen)]
         out.flush()
 

@@ -117,6 +117,9 @@ def test_each_step_holds_some_of_them(here):
         def __len__(self):
             return 2
 
+        def own(self, step):
+            return step
+
         def put(self, stacked):
             return stacked
 
