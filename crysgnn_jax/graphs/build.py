@@ -15,8 +15,6 @@ import logging
 import multiprocessing
 import os
 import shutil
-import signal
-import threading
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -30,20 +28,18 @@ from crysgnn_jax import processes, stopping
 from crysgnn_jax.cache import default_cache_dir, locked, make_cache_dir
 from crysgnn_jax.checksums import checksums
 from crysgnn_jax.crystals.crystal import Crystal
-from crysgnn_jax.crystals.readers.items import one_line
-from crysgnn_jax.crystals.readers.limits import SECONDS, time_limit
-from crysgnn_jax.crystals.sources import Source, notes_of
-from crysgnn_jax.errors import InvalidCrystal, NoUsableCrystal, UserError
+from crysgnn_jax.crystals.readers.curated import Curated
+from crysgnn_jax.crystals.sources import Combined, Source, WithoutLabels, notes_of
+from crysgnn_jax.errors import NoUsableCrystal, UserError
 from crysgnn_jax.files import of_the_disk
-from crysgnn_jax.graphs.neighbours import Neighbours, neighbour_lists
-from crysgnn_jax.graphs.reduction import reduce_graphs
+from crysgnn_jax.graphs.joined_store import JoinedStore, Member
+from crysgnn_jax.graphs.making import make_graphs
 from crysgnn_jax.graphs.settings import MAX_ATOMS, FeaturiserSettings
+from crysgnn_jax.graphs.sharded_store import ShardedStore
 from crysgnn_jax.graphs.store import (
     CONTENT,
     CRYSTAL_COLUMNS,
-    EDGE_COLUMNS,
     FORMAT,
-    NODE_COLUMNS,
     OFFSETS,
     RAGGED,
     GraphStore,
@@ -51,12 +47,9 @@ from crysgnn_jax.graphs.store import (
     open_store,
     write_meta,
 )
-from crysgnn_jax.graphs.symmetry import space_group_number
+from crysgnn_jax.workers import default_workers, settle_worker
 
 _log = logging.getLogger(__name__)
-
-MAX_DEFAULT_WORKERS = 16
-"""More processes than this take longer to start than they save, and 60 MB each."""
 
 CHUNK_SIZE = 256
 """Crystals per chunk: about a fifth of a second of work, and a megabyte or two of graphs."""
@@ -69,7 +62,7 @@ def store_fingerprint(
     source: Source, settings: FeaturiserSettings, max_atoms: int = MAX_ATOMS
 ) -> str:
     """Hex digest that is equal exactly when the stores of two sources are."""
-    parts = [CONTENT, source.fingerprint(), _plain(settings)]
+    parts = [CONTENT, source.fingerprint(), settings.plain()]
     description = json.dumps(parts if max_atoms == MAX_ATOMS else [*parts, max_atoms])
     return hashlib.blake2b(description.encode(), digest_size=16).hexdigest()
 
@@ -84,7 +77,8 @@ def build_store(
     max_atoms: int = MAX_ATOMS,
     progress: Progress | None = None,
 ) -> GraphStore:
-    """The graph store of ``source``: the one in the cache, or else a new one.
+    """The graph store of ``source``: the one in the cache, or else a new one. A curated set is its
+    own store where its graphs were made with these settings.
 
     Crystals that cannot be used are left out and listed in ``skipped``; so is a crystal whose id
     an earlier one of the source has. What a user should know of those that are used is in
@@ -96,7 +90,7 @@ def build_store(
       cache_dir: directory of stores; `default_cache_dir` where not given.
       workers: processes to build with. With 1, the default, none is started, so that a notebook,
         or a script without ``if __name__ == "__main__"``, just works; None: one for each available
-        core, up to `MAX_DEFAULT_WORKERS`, as the commands do.
+        core, up to `workers.MAX_DEFAULT_WORKERS`, as the commands do.
       strict: refuse a source of which any crystal is left out.
       max_atoms: crystals with more are left out.
       progress: called with the numbers of items done and in all, in the calling process.
@@ -107,8 +101,84 @@ def build_store(
     """
     if len(source) == 0:
         raise UserError(f"{source.name} holds no crystals; check the path or the query")
-    fingerprint = store_fingerprint(source, settings, max_atoms)
     root = Path(cache_dir) if cache_dir is not None else default_cache_dir()
+    build = lambda part: _built(part, settings, root, workers, max_atoms, progress)
+    store = _ready(source, settings, root, max_atoms, build)
+    if store is None:
+        store = build(source)
+    if strict and store.skipped:
+        crystal_id, reason = store.skipped[0]
+        raise UserError(
+            f"{source.name}: {len(store.skipped)} of {len(source)} crystals cannot be used; the "
+            f"first is {crystal_id}: {reason}; mend or remove them, or leave out `strict`"
+        )
+    return store
+
+
+def _ready(
+    source: Source,
+    settings: FeaturiserSettings,
+    root: Path,
+    max_atoms: int,
+    build: Callable[[Source], GraphStore],
+) -> GraphStore | None:
+    """The store that a curated set is by itself, also where it is used together with other
+    crystals; None where its graphs are others than are asked for, or ``source`` is no such set.
+
+    Args:
+      build: makes a store.
+    """
+    ready = lambda part: _ready(part, settings, root, max_atoms, build)
+    place = lambda: _beside(root, store_fingerprint(source, settings, max_atoms))
+    whole = lambda: build(source)
+    if isinstance(source, Curated):
+        kept = source.curated
+        if kept.content != CONTENT or kept.settings != settings.plain():
+            return None
+        store = ShardedStore(kept, *place(), whole, root)
+        return store if store.n_nodes.max() <= max_atoms else None
+    members = []
+    if isinstance(source, WithoutLabels):
+        if (found := ready(source.source)) is not None:
+            members = [Member(found, without_labels=True)]
+    elif isinstance(source, Combined):
+        parts = [
+            (part, repeated)
+            for part, repeated in zip(source.sources, source.repeated_ids())
+            if len(part)
+        ]
+        stores = [ready(part) for part, _ in parts]
+        if any(store is not None for store in stores):
+            try:
+                members = [
+                    Member(build(part) if store is None else store, f"{part.name}/", repeated)
+                    for store, (part, repeated) in zip(stores, parts)
+                ]
+            except NoUsableCrystal:
+                return None  # one part is of no use, and all together are as any crystals are
+    return JoinedStore(members, source.name, *place(), notes_of(source), whole) if members else None
+
+
+def _beside(root: Path, fingerprint: str) -> tuple[str, Path]:
+    """The fingerprint of a store that is read from elsewhere, and the folder for what is kept
+    beside it."""
+    path = root / f"{fingerprint}.beside"
+    with _writing(root):
+        make_cache_dir(root)
+        path.mkdir(exist_ok=True)
+    return fingerprint, path
+
+
+def _built(
+    source: Source,
+    settings: FeaturiserSettings,
+    root: Path,
+    workers: int | None,
+    max_atoms: int,
+    progress: Progress | None,
+) -> GraphStore:
+    """The store in the cache, or else a new one."""
+    fingerprint = store_fingerprint(source, settings, max_atoms)
     path = root / fingerprint
     # Of the processes of a run, the first one alone: locks may not reach from machine to machine.
     # Those on a machine that does not see its files make their own.
@@ -119,29 +189,9 @@ def build_store(
                 # Another process may have finished it while this one waited for the lock.
                 store = _finished(path)
                 if store is None:
-                    workers = workers or min(_available_cores(), MAX_DEFAULT_WORKERS)
+                    workers = workers or default_workers()
                     store = _build(source, settings, path, workers, max_atoms, progress)
-    if strict and store.skipped:
-        crystal_id, reason = store.skipped[0]
-        raise UserError(
-            f"{source.name}: {len(store.skipped)} of {len(source)} crystals cannot be used; the "
-            f"first is {crystal_id}: {reason}; mend or remove them, or leave out `strict`"
-        )
     return store
-
-
-def _plain(settings: FeaturiserSettings) -> dict[str, Any]:
-    """The settings as JSON values, such that equal settings (8 and 8.0) are the same text."""
-    return {
-        name: type(default)(getattr(settings, name))
-        for name, default in dataclasses.asdict(FeaturiserSettings()).items()
-    }
-
-
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _finished(path: Path, *, quiet: bool = False) -> GraphStore | None:
@@ -265,7 +315,7 @@ def _build(
         "format": FORMAT,
         "source": source.name,
         "fingerprint": path.name,
-        "settings": _plain(settings),
+        "settings": settings.plain(),
         "label_names": list(source.label_names),
         "skipped": skipped,
         "notes": [*(["", note] for note in notes_of(source)), *notes],
@@ -310,7 +360,7 @@ def _run_chunks(
     os.environ[_BUILDER] = str(os.getpid())
     # Not forked: JAX may run threads in this process, and a fork could inherit their locks.
     executor = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_start_worker
+        workers, multiprocessing.get_context("spawn"), initializer=settle_worker
     )
     try:
         running: set[Future] = set()
@@ -351,23 +401,6 @@ def _some_of(running: set[Future]) -> tuple[set[Future], set[Future]]:
         stopping.check()
 
 
-def _start_worker() -> None:
-    """Settle a fresh worker process: deaf to Ctrl-C, and gone when its parent is."""
-    # The parent decides what an interrupt means; the worker finishes its chunk.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    """Workers of a killed parent would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    os._exit(1)
-
-
 def _make_chunk(
     decode: Callable[[Any], Crystal],
     items: Sequence[Any],
@@ -377,146 +410,13 @@ def _make_chunk(
     file: Path,
 ) -> int:
     """Write the graphs of ``items`` to ``file``; returns the number of items."""
-    decoded = [_decoded(decode, item, max_atoms) for item in items]
-    usable = [crystal for crystal in decoded if isinstance(crystal, Crystal)]
-    found = iter(_neighbours(usable, settings))
-    rows: list[dict[str, Any]] = []
-    crystals: list[Crystal] = []
-    skipped: list[tuple[str, str]] = []
-    remarks: list[tuple[str, str]] = []
-    for item in decoded:
-        try:
-            crystal = _valid(item)
-            edges = _valid(next(found))
-            rows.append(_unless_it_fails(crystal.id, _graph, crystal, edges, settings))
-        except InvalidCrystal as error:
-            skipped.append((error.crystal_id, error.reason))
-        else:
-            crystals.append(crystal)
-            remarks += [(crystal.id, note) for note in crystal.notes]
-            if len(edges.senders) == 0:
-                remarks.append(
-                    (crystal.id, f"no atom has a neighbour within {settings.cutoff:g} Å")
-                )
-    notes = {
-        "skipped": skipped,
-        "notes": remarks,
-        "tags": [dict(crystal.tags) for crystal in crystals],
-    }
-    columns: dict[str, Any] = {"notes": np.array(json.dumps(notes))}
-    if rows:
-        columns |= {
-            name: np.concatenate([row[name] for row in rows])
-            for name in (*NODE_COLUMNS, *EDGE_COLUMNS)
-        }
-        columns |= {
-            name: np.stack([row[name] for row in rows])
-            for name in (*CRYSTAL_COLUMNS, "n_nodes", "n_edges")
-        }
-        names = ("n_nodes", "n_edges", "species", "degree", "senders", "distances")
-        reduction = reduce_graphs(
-            **{name: columns[name] for name in names},
-            # The networks that see angles are those that take bonds.
-            vectors=columns["vectors"] if settings.rule == "bonds" else None,
-        )
-        columns |= reduction._asdict()
-        columns["labels"] = np.array(
-            [[crystal.labels.get(name, np.nan) for name in label_names] for crystal in crystals],
-            np.float64,
-        )
+    made = make_graphs(decode, items, settings, label_names, max_atoms)
+    notes = {"skipped": made.skipped, "notes": made.notes, "tags": made.tags}
     draft = file.with_suffix(f".{os.getpid()}.tmp")
     with open(draft, "wb") as stream:
-        np.savez(stream, **columns)
+        np.savez(stream, notes=np.array(json.dumps(notes)), **made.columns)
     draft.replace(file)
     return len(items)
-
-
-def _decoded(
-    decode: Callable[[Any], Crystal], item: Any, max_atoms: int
-) -> Crystal | InvalidCrystal:
-    """The crystal in an item, or why it cannot be used: to be told in the order of the items."""
-
-    def read() -> Crystal:
-        with time_limit(SECONDS):
-            crystal = decode(item)
-        if len(crystal.species) > max_atoms:
-            raise InvalidCrystal(
-                crystal.id,
-                f"it has {len(crystal.species)} atoms; up to {max_atoms} are taken (`max_atoms`)",
-            )
-        return crystal
-
-    try:
-        return _unless_it_fails(_id_of(item), read)
-    except InvalidCrystal as error:
-        return error
-
-
-def _id_of(item: Any) -> str:
-    """The id of an item of any reader, for a message."""
-    found = item.get("id") if isinstance(item, Mapping) else getattr(item, "id", None)
-    return str(found) if found is not None else "?"
-
-
-def _unless_it_fails(id: str, work: Callable, *arguments: Any) -> Any:
-    """The one place where what any library raises on a crystal becomes a reason to skip it.
-
-    Raises:
-      InvalidCrystal: in the place of any other error.
-    """
-    try:
-        return work(*arguments)
-    except InvalidCrystal:
-        raise
-    except Exception as error:
-        raise InvalidCrystal(id, f"{type(error).__name__}: {one_line(error)}") from None
-
-
-def _neighbours(
-    crystals: Sequence[Crystal], settings: FeaturiserSettings
-) -> list[Neighbours | InvalidCrystal]:
-    """`neighbour_lists`, crystal by crystal where it fails on all of them together."""
-    try:
-        return neighbour_lists(crystals, settings)
-    except Exception:
-        found: list[Neighbours | InvalidCrystal] = []
-        for crystal in crystals:
-            try:
-                found += _unless_it_fails(crystal.id, neighbour_lists, [crystal], settings)
-            except InvalidCrystal as error:
-                found.append(error)
-        return found
-
-
-def _valid(result: Any) -> Any:
-    if isinstance(result, InvalidCrystal):
-        raise result
-    return result
-
-
-def _graph(
-    crystal: Crystal, neighbours: Neighbours, settings: FeaturiserSettings
-) -> dict[str, Any]:
-    """One crystal's share of each column.
-
-    Raises:
-      InvalidCrystal: it has no space group.
-    """
-    n_atoms = len(crystal.species)
-    return {
-        "ids": np.array(crystal.id),
-        "reduced_formula": np.array(crystal.reduced_formula),
-        "space_group": np.uint8(space_group_number(crystal, settings.symprec)),
-        "lattice": crystal.lattice,
-        "species": crystal.species,
-        "frac_coords": crystal.frac_coords,
-        "degree": np.bincount(neighbours.receivers, minlength=n_atoms).astype(np.uint16),
-        "senders": neighbours.senders,
-        "distances": neighbours.distances,
-        "vectors": neighbours.vectors,
-        "n_nodes": np.int64(n_atoms),
-        "n_edges": np.int64(len(neighbours.senders)),
-    }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,8 @@
-"""How crystals become graphs: the settings that travel with stores and checkpoints."""
+"""How crystals become graphs: the settings that travel with stores and checkpoints; and defaults
+that flags tell of, without NumPy."""
 
 import dataclasses
+from typing import Any
 
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.settings import setting
@@ -8,6 +10,10 @@ from crysgnn_jax.settings import setting
 MAX_ATOMS = 5000
 """Atoms of a crystal. A graph network looks at neighbours, so that larger cells are those of
 proteins or of disorder; and the symmetry search takes minutes for them."""
+
+CRYSTALS_A_SHARD = 8192
+"""Some 20 MB, and 120 files for a million crystals: each is an open file of a process that reads
+the set."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +72,13 @@ class FeaturiserSettings:
                 raise UserError(f"{name}={getattr(self, name)!r} must be greater than 0")
         if self.tie_tolerance < 0:
             raise UserError(f"tie_tolerance={self.tie_tolerance!r} must not be negative")
+
+    def plain(self) -> dict[str, Any]:
+        """The fields as JSON values, such that equal settings (8 and 8.0) are the same text."""
+        return {
+            name: type(default)(getattr(self, name))
+            for name, default in dataclasses.asdict(FeaturiserSettings()).items()
+        }
 
     def require(self, other: "FeaturiserSettings", whose: str) -> None:
         """Check that ``other``, the settings of ``whose``, equals this one.

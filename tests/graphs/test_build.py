@@ -20,6 +20,7 @@ import pytest
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.errors import InvalidCrystal, UserError
 from crysgnn_jax.graphs import build as build_module
+from crysgnn_jax.graphs import making
 from crysgnn_jax.graphs.build import build_store, store_fingerprint
 from crysgnn_jax.graphs.neighbours import neighbour_list
 from crysgnn_jax.graphs.settings import FeaturiserSettings
@@ -285,14 +286,14 @@ def test_notes_say_what_to_know_of_crystals_that_are_used(tmp_path, small_chunks
 
 
 def test_a_neighbour_search_that_fails_on_many_is_made_one_by_one(tmp_path, monkeypatch):
-    search = build_module.neighbour_lists
+    search = making.neighbour_lists
 
     def failing(crystals, settings):
         if any(crystal.id == "c-1" for crystal in crystals):
             raise OverflowError("too large")
         return search(crystals, settings)
 
-    monkeypatch.setattr(build_module, "neighbour_lists", failing)
+    monkeypatch.setattr(making, "neighbour_lists", failing)
     store = _build(_source(4), tmp_path)
     assert store.ids.tolist() == ["c-0", "c-2", "c-3"]
     assert store.skipped == [("c-1", "OverflowError: too large")]

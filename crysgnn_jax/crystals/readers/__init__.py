@@ -9,6 +9,7 @@ from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.named import NAMED, load_named
 from crysgnn_jax.crystals.readers.archives import is_tar, tar_file, zip_file
 from crysgnn_jax.crystals.readers.cgcnn_folder import ID_PROP, CgcnnFolder
+from crysgnn_jax.crystals.readers.curated import Curated
 from crysgnn_jax.crystals.readers.items import crystal_list, one_line
 from crysgnn_jax.crystals.readers.jarvis_dataset import jarvis_dataset
 from crysgnn_jax.crystals.readers.jarvis_json import is_jarvis_json, jarvis_json
@@ -18,12 +19,15 @@ from crysgnn_jax.crystals.readers.records import records_in
 from crysgnn_jax.crystals.readers.structure_files import structure_files
 from crysgnn_jax.crystals.sources import Combined, Source
 from crysgnn_jax.crystals.table import CrystalTable
+from crysgnn_jax.curated import is_curated
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.shards import is_remote
 
 __all__ = ["crystal_list", "open_source", "read"]
 
 
 READERS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Source]], ...] = (
+    (is_curated, Curated),
     (lambda path: (path / ID_PROP).exists(), CgcnnFolder),
     (lambda path: path.suffix == ".npz" and path.is_file(), CrystalTable),
     (lambda path: path.suffix.lower() == ".zip" and path.is_file(), zip_file),
@@ -49,7 +53,8 @@ def open_source(data: str | os.PathLike) -> Source:
     A data set's name; an ``.npz`` crystal table; records of JARVIS, OPTIMADE or pymatgen in a
     ``.json`` or ``.jsonl`` file, also compressed; a folder with ``id_prop.csv`` and CIF files;
     another folder of structure files; a tar or zip archive of either; a structure file of any
-    format that ASE reads; or ``jarvis:NAME``, ``mp:QUERY`` and ``optimade:ADDRESS``, which are
+    format that ASE reads; a curated set, also at an address that fsspec knows
+    (``s3://bucket/set``); or ``jarvis:NAME``, ``mp:QUERY`` and ``optimade:ADDRESS``, which are
     downloaded once, into the cache.
 
     Raises:
@@ -57,6 +62,8 @@ def open_source(data: str | os.PathLike) -> Source:
     """
     if str(data) in NAMED:
         return load_named(str(data))
+    if is_remote(data):
+        return _remote(str(data))
     path = Path(data)
     scheme, _, rest = str(data).partition(":")
     remote = SCHEMES.get(f"{scheme}:") if not os.path.exists(data) else None
@@ -78,6 +85,13 @@ def open_source(data: str | os.PathLike) -> Source:
     except Exception as error:  # of any library, on any file
         kind = type(error).__name__
         raise UserError(f"`data` {data}: cannot be read ({kind}: {one_line(error)})") from error
+
+
+def _remote(address: str) -> Source:
+    """What is at an address, ``s3://…``."""
+    if not is_curated(address):
+        raise UserError(f"`data` {address}: there is no curated set at this address")
+    return Curated(address)
 
 
 def read(data: Any) -> Source:
