@@ -38,10 +38,31 @@ def one_by_one(function: Callable[..., Any], graph: jraph.GraphsTuple) -> Any:
       function: of a batch, and the number of its round.
       graph: the batches.
     """
-    n = rounds_of(graph)
-    if n == 1:
+    if rounds_of(graph) == 1:
         return function(graph, 0)
-    return jax.lax.map(lambda of_round: function(*of_round), (one_of(graph), jnp.arange(n)))
+    return in_turns(lambda _, batch, turn: (None, function(batch, turn)), None, graph)[1]
+
+
+def in_turns(function: Callable[..., Any], carried: Any, graph: jraph.GraphsTuple, *more: Any):
+    """What `jax.lax.scan` does, over the batches of several rounds.
+
+    Args:
+      function: of what is carried, a batch, the number of its round, and the round's part of
+        ``more``; returns what is carried on, and an output.
+      carried: into the first round.
+      graph: the batches.
+      more: ``[n_rounds, …]``, what else there is for each round.
+
+    Returns:
+      What is carried out of the last round; the outputs, ``[n_rounds, …]``.
+    """
+    n = rounds_of(graph)
+    several = jax.lax.psum(1, _devices_of(graph)) > 1
+    # Devices that are the cores of one CPU mistake a sum of one turn of a loop for that of the
+    # next (XLA, up to jaxlib 0.10 at least), and crash: there, no loop is left of it.
+    unroll = n if several and jax.default_backend() == "cpu" else 1
+    turns = (one_of(graph), jnp.arange(n), *more)
+    return jax.lax.scan(lambda state, turn: function(state, *turn), carried, turns, unroll=unroll)
 
 
 def together(function: Callable[..., Any], outputs: Any, graph: jraph.GraphsTuple) -> Any:

@@ -14,7 +14,7 @@ import optax
 from crysgnn_jax.batches.views import Axis, axis_of, rounds_of
 from crysgnn_jax.models.norms import LATEST
 from crysgnn_jax.objectives.loss import Loss
-from crysgnn_jax.training.rounds import one_by_one, one_of, together
+from crysgnn_jax.training.rounds import in_turns, one_by_one, together
 
 
 @flax.struct.dataclass
@@ -200,9 +200,7 @@ def _in_rounds(apply: Callable, loss: Loss) -> Callable:
         # Each round has the value of all: the mean over rounds, as over devices.
         (by_outputs,) = pull_back(jnp.full_like(value, 1.0 / n))
 
-        def add(gradients, of_round):
-            batch, turn, by_these = of_round
-
+        def add(gradients, batch, turn, by_these):
             def values(params):
                 found = jax.tree.leaves(apply(state, params, batch, turn)[0])
                 return [found[k] for k in learned]
@@ -211,7 +209,7 @@ def _in_rounds(apply: Callable, loss: Loss) -> Callable:
             return jax.tree.map(jnp.add, gradients, back(by_these)[0]), None
 
         zeros = jax.tree.map(jnp.zeros_like, state.params)
-        gradients, _ = jax.lax.scan(add, zeros, (one_of(graph), jnp.arange(n), by_outputs))
+        gradients, _ = in_turns(add, zeros, graph, by_outputs)
         mean = lambda tree: jax.tree.map(lambda x: jnp.mean(x, axis=0), tree)
         return gradients, mean(metrics), mean(batch_stats)
 
@@ -233,8 +231,7 @@ def make_statistics_step(
     def step(state: TrainState, graph: jraph.GraphsTuple, n: jax.Array) -> TrainState:
         rounds = rounds_of(graph)
 
-        def follow(batch_stats: Any, of_round: Any) -> tuple[Any, None]:
-            batch, turn = of_round
+        def follow(batch_stats: Any, batch: jraph.GraphsTuple, turn: Any) -> tuple[Any, None]:
             _, updated = module.apply(
                 {"params": state.params, "batch_stats": batch_stats},
                 batch,
@@ -246,10 +243,9 @@ def make_statistics_step(
             return _pooled(batch_stats, updated.get("batch_stats", {}), number), None
 
         if rounds == 1:
-            batch_stats, _ = follow(state.batch_stats, (graph, 0))
+            batch_stats, _ = follow(state.batch_stats, graph, 0)
         else:
-            turns = jnp.arange(rounds)
-            batch_stats, _ = jax.lax.scan(follow, state.batch_stats, (one_of(graph), turns))
+            batch_stats, _ = in_turns(follow, state.batch_stats, graph)
         return dataclasses.replace(state, batch_stats=batch_stats)
 
     return step
