@@ -48,6 +48,13 @@ def checksums(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     return {name: {"bytes": sizes[name], "crc32": found[name]} for name in names}
 
 
+def checksums_of(content: bytes) -> dict[str, Any]:
+    """What `checksums` gives of a file that holds these bytes."""
+    whole = memoryview(content)
+    pieces = [whole[start : start + _PIECE] for start in range(0, len(whole), _PIECE)]
+    return {"bytes": len(whole), "crc32": [zlib.crc32(piece) for piece in pieces]}
+
+
 def _checksum(file: Path, start: int) -> int:
     value, left = 0, _PIECE
     with open(file, "rb", buffering=0) as stream:

@@ -1,0 +1,314 @@
+"""Shards: some thousands of crystals in one file, of which every array is memory-mapped.
+
+The layout is that of *safetensors*, so that anybody can read one: eight bytes of length, a JSON
+header, and raw arrays one after the other. Texts, which that layout does not know, are two arrays:
+``NAME.utf8`` has the bytes of all, and ``NAME.ends`` where each ends. What the shard is about
+stands in the header, as JSON. The bytes of a file depend on what it holds alone.
+
+A path may be local, or the address of any file system that fsspec knows, such as
+``s3://bucket/shards/00000.safetensors``.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import mmap
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crysgnn_jax.cache import default_cache_dir, make_cache_dir
+from crysgnn_jax.checksums import checksums_of
+from crysgnn_jax.errors import UserError
+
+_ABOUT = "about"
+"""Of the header's metadata, the only entry: what has several has them in no certain order."""
+
+_UTF8, _ENDS = ".utf8", ".ends"
+
+_TYPES = {
+    "BOOL": "?",
+    "U8": "u1",
+    "I8": "i1",
+    "U16": "<u2",
+    "I16": "<i2",
+    "U32": "<u4",
+    "I32": "<i4",
+    "U64": "<u8",
+    "I64": "<i8",
+    "F16": "<f2",
+    "F32": "<f4",
+    "F64": "<f8",
+}
+"""Names of safetensors → types of NumPy."""
+
+_LONGEST_HEADER = 100_000_000
+"""Bytes, as of safetensors: what claims more is no such file."""
+
+
+def is_remote(path: str | os.PathLike) -> bool:
+    """Whether a path is an address, ``s3://…``, that fsspec reads."""
+    return "://" in str(path)
+
+
+def narrow(values: np.ndarray) -> np.ndarray:
+    """Whole numbers in the smallest type that holds all of them; others as they are."""
+    if values.dtype.kind not in "iu":
+        return values
+    least, most = int(values.min(initial=0)), int(values.max(initial=0))
+    kinds = ("u1", "<u2", "<u4", "<u8") if least >= 0 else ("i1", "<i2", "<i4", "<i8")
+    fits = lambda kind: np.iinfo(kind).min <= least and most <= np.iinfo(kind).max
+    return values.astype(next(kind for kind in kinds if fits(kind)), copy=False)
+
+
+def write_shard(
+    path: str | os.PathLike,
+    columns: Mapping[str, np.ndarray],
+    texts: Mapping[str, Sequence[str]],
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write a shard, whole or not at all.
+
+    Args:
+      path: of the file; its folder is made.
+      columns: name → array, kept in the types that they have (`narrow` makes them small).
+      texts: name → one text for each crystal; there is at least one of these, ``ids``.
+      about: what else to keep of the shard, JSON.
+
+    Returns:
+      What `curated.write_curated` tells of the file: the number of its crystals, its size, its
+      checksums as of `checksums`, and a digest of its bytes.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    from safetensors.numpy import save
+
+    arrays = {}
+    for name, values in columns.items():
+        arrays[name] = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+    for name, entries in texts.items():
+        encoded = [text.encode() for text in entries]
+        ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
+        arrays[name + _UTF8] = np.frombuffer(b"".join(encoded), np.uint8)
+        arrays[name + _ENDS] = narrow(ends)
+    # safetensors sorts the arrays, by size of their type and then by name.
+    content = save(arrays, {_ABOUT: json.dumps(about, sort_keys=True)})
+    write_bytes(path, content)
+    return {
+        "crystals": len(next(iter(texts.values()))),
+        **checksums_of(content),
+        "digest": hashlib.blake2b(content, digest_size=16).hexdigest(),
+    }
+
+
+def write_bytes(path: str | os.PathLike, content: bytes) -> None:
+    """Write a file, local or remote, so that it is there whole or not at all; its folder is made.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    if is_remote(path):
+        files, inner = file_system(path)
+        # An object of a store is there when it is whole; other systems have no better.
+        files.makedirs(inner.rpartition("/")[0], exist_ok=True)
+        files.pipe_file(inner, content)
+        return
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        draft.write_bytes(content)
+        os.replace(draft, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise
+
+
+def file_system(path: str | os.PathLike) -> tuple[Any, str]:
+    """What fsspec makes of an address: the file system, and the path within it.
+
+    Raises:
+      UserError: there is no such file system, or its package is not installed.
+    """
+    import fsspec
+
+    try:
+        return fsspec.core.url_to_fs(str(path))
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{path}: {str(error).splitlines()[0]}") from None
+
+
+def local_copy(path: str | os.PathLike, cache_dir: str | os.PathLike | None = None) -> Path:
+    """The file on a local disk: a remote one is fetched once, and again when it has changed.
+
+    Args:
+      path: local, or an address.
+      cache_dir: where copies are kept; `default_cache_dir` where not given.
+
+    Raises:
+      UserError: it is not there, or cannot be fetched.
+      OSError: the copy cannot be written.
+    """
+    if not is_remote(path):
+        return Path(path)
+    files, inner = file_system(path)
+    try:
+        state = f"{path}\0{files.ukey(inner)}"
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except Exception as error:  # of any file system
+        raise UserError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
+    root = Path(cache_dir) if cache_dir is not None else default_cache_dir()
+    make_cache_dir(root)
+    name = hashlib.blake2b(state.encode(), digest_size=16).hexdigest()
+    copy = root / "fetched" / f"{name}-{inner.rpartition('/')[2]}"
+    if not copy.exists():
+        copy.parent.mkdir(exist_ok=True)
+        draft = copy.with_name(f"{copy.name}.{os.getpid()}.tmp")
+        try:
+            files.get_file(inner, str(draft))
+            os.replace(draft, copy)
+        except OSError:
+            raise
+        except Exception as error:
+            raise UserError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
+        finally:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+    return copy
+
+
+class Shard:
+    """A shard, opened for reading. Its arrays are read from the disk as they are used.
+
+    Args:
+      path: of the file, local or an address.
+      cache_dir: where a remote one is kept, as of `local_copy`.
+
+    Attributes:
+      path: as given.
+      about: what `write_shard` was told.
+      columns: name → array, read-only.
+
+    Raises:
+      UserError: it is missing, cut, or no shard.
+
+    Example:
+      ``Shard("set/shards/00000.safetensors").columns["lattice"]``
+    """
+
+    def __init__(self, path: str | os.PathLike, cache_dir: str | os.PathLike | None = None):
+        self.path = str(path)
+        try:
+            with open(local_copy(path, cache_dir), "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                entries = _header(file.read, size)
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing") from None
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror or error})") from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} is damaged, or no shard: {error}") from None
+        start, metadata, self._entries = entries
+        self._start: int = start
+        self.about: dict[str, Any] = metadata
+        names = [name for name in self._entries if not name.endswith((_UTF8, _ENDS))]
+        self.columns: Mapping[str, np.ndarray] = _Lazy(names, self._array)
+        self.text_names = tuple(
+            sorted(name.removesuffix(_ENDS) for name in self._entries if name.endswith(_ENDS))
+        )
+
+    def __len__(self) -> int:
+        """Number of crystals."""
+        return self._entries[self.text_names[0] + _ENDS][1][0] if self.text_names else 0
+
+    def __repr__(self) -> str:
+        return f"Shard({self.path!r}, {len(self)} crystals)"
+
+    def texts(self, name: str) -> np.ndarray:
+        """``[n]`` text, those of this name.
+
+        Raises:
+          KeyError: there are none of this name.
+        """
+        return decoded(*self.raw_texts(name))
+
+    def raw_texts(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """The same undecoded: uint8, the bytes of all; and ``[n]``, where each ends."""
+        return self._array(name + _UTF8), self._array(name + _ENDS)
+
+    def place(self, name: str) -> int:
+        """Where a column starts in `memory`, for those that tell the system what they will read."""
+        return self._start + self._entries[name][2]
+
+    @property
+    def memory(self) -> mmap.mmap:
+        """The whole file."""
+        return self._map
+
+    def _array(self, name: str) -> np.ndarray:
+        kind, shape, start = self._entries[name]
+        n = int(np.prod(shape, dtype=np.int64))
+        return np.frombuffer(self._map, kind, n, self._start + start).reshape(shape)
+
+
+def _header(
+    read: Callable[[int], bytes], size: int
+) -> tuple[int, dict[str, Any], dict[str, tuple[np.dtype, tuple[int, ...], int]]]:
+    """Where the arrays start, what the shard is about, and name → type, shape and place of each.
+
+    Raises:
+      ValueError: (or another of the kinds that `Shard` expects) it is not the header of a whole
+        shard of this size.
+    """
+    length = int.from_bytes(read(8), "little")
+    if size < 8 or not 2 <= length <= min(size - 8, _LONGEST_HEADER):
+        raise ValueError("it has no header of safetensors, or is cut")
+    header = json.loads(read(length))
+    about = json.loads(header.pop("__metadata__")[_ABOUT])
+    entries = {}
+    for name, entry in header.items():
+        start, stop = entry["data_offsets"]
+        kind = np.dtype(_TYPES[entry["dtype"]])
+        shape = tuple(entry["shape"])
+        n = int(np.prod(shape, dtype=np.int64))
+        if not 0 <= start <= stop <= size or stop - start != n * kind.itemsize:
+            raise ValueError(f"{name} does not have the size that its header tells")
+        entries[name] = (kind, shape, start)
+    whole = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    if size != whole:
+        raise ValueError(f"it has {size} bytes, not {whole}")
+    return 8 + length, about, entries
+
+
+class _Lazy(Mapping[str, np.ndarray]):
+    """Arrays by name, each made when it is first asked for."""
+
+    def __init__(self, names: Sequence[str], make: Callable[[str], np.ndarray]):
+        self._names = dict.fromkeys(names)
+        self._make = functools.cache(make)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._make(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def decoded(utf8: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """``[n]`` text, from the bytes of all and where each ends."""
+    whole = utf8.tobytes()
+    stops = ends.tolist()
+    return np.array([whole[a:b].decode() for a, b in zip([0, *stops], stops)], dtype=str)
