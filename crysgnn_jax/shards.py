@@ -15,6 +15,7 @@ import hashlib
 import json
 import mmap
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,13 +47,15 @@ _TYPES = {
 }
 """Names of safetensors → types of NumPy."""
 
+_ADDRESS = re.compile(r"([\w+.-]+::)*[\w+.-]+://")
+
 _LONGEST_HEADER = 100_000_000
 """Bytes, as of safetensors: what claims more is no such file."""
 
 
 def is_remote(path: str | os.PathLike) -> bool:
     """Whether a path is an address, ``s3://…``, that fsspec reads."""
-    return "://" in str(path)
+    return _ADDRESS.match(str(path)) is not None
 
 
 def narrow(values: np.ndarray) -> np.ndarray:

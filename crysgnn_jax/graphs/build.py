@@ -28,11 +28,13 @@ from crysgnn_jax import stopping
 from crysgnn_jax.cache import default_cache_dir, locked, make_cache_dir
 from crysgnn_jax.checksums import checksums
 from crysgnn_jax.crystals.crystal import Crystal
+from crysgnn_jax.crystals.readers.curated import Curated
 from crysgnn_jax.crystals.sources import Source, notes_of
 from crysgnn_jax.errors import NoUsableCrystal, UserError
 from crysgnn_jax.files import of_the_disk
 from crysgnn_jax.graphs.making import make_graphs
 from crysgnn_jax.graphs.settings import MAX_ATOMS, FeaturiserSettings
+from crysgnn_jax.graphs.sharded_store import ShardedStore
 from crysgnn_jax.graphs.store import (
     CONTENT,
     CRYSTAL_COLUMNS,
@@ -59,7 +61,7 @@ def store_fingerprint(
     source: Source, settings: FeaturiserSettings, max_atoms: int = MAX_ATOMS
 ) -> str:
     """Hex digest that is equal exactly when the stores of two sources are."""
-    parts = [CONTENT, source.fingerprint(), _plain(settings)]
+    parts = [CONTENT, source.fingerprint(), settings.plain()]
     description = json.dumps(parts if max_atoms == MAX_ATOMS else [*parts, max_atoms])
     return hashlib.blake2b(description.encode(), digest_size=16).hexdigest()
 
@@ -74,7 +76,8 @@ def build_store(
     max_atoms: int = MAX_ATOMS,
     progress: Progress | None = None,
 ) -> GraphStore:
-    """The graph store of ``source``: the one in the cache, or else a new one.
+    """The graph store of ``source``: the one in the cache, or else a new one. A curated set is its
+    own store where its graphs were made with these settings.
 
     Crystals that cannot be used are left out and listed in ``skipped``; so is a crystal whose id
     an earlier one of the source has. What a user should know of those that are used is in
@@ -97,17 +100,9 @@ def build_store(
     """
     if len(source) == 0:
         raise UserError(f"{source.name} holds no crystals; check the path or the query")
-    fingerprint = store_fingerprint(source, settings, max_atoms)
     root = Path(cache_dir) if cache_dir is not None else default_cache_dir()
-    path = root / fingerprint
-    store = _finished(path, quiet=True)
-    if store is None:
-        with _locked(root, fingerprint):
-            # Another process may have finished it while this one waited for the lock.
-            store = _finished(path)
-            if store is None:
-                workers = workers or default_workers()
-                store = _build(source, settings, path, workers, max_atoms, progress)
+    build = lambda: _built(source, settings, root, workers, max_atoms, progress)
+    store = _of_shards(source, settings, root, max_atoms, build) or build()
     if strict and store.skipped:
         crystal_id, reason = store.skipped[0]
         raise UserError(
@@ -117,12 +112,49 @@ def build_store(
     return store
 
 
-def _plain(settings: FeaturiserSettings) -> dict[str, Any]:
-    """The settings as JSON values, such that equal settings (8 and 8.0) are the same text."""
-    return {
-        name: type(default)(getattr(settings, name))
-        for name, default in dataclasses.asdict(FeaturiserSettings()).items()
-    }
+def _of_shards(
+    source: Source,
+    settings: FeaturiserSettings,
+    root: Path,
+    max_atoms: int,
+    build: Callable[[], GraphStore],
+) -> GraphStore | None:
+    """The store that a curated set is by itself; none where its graphs are others than are asked
+    for, or ``source`` is no such set."""
+    if not isinstance(source, Curated):
+        return None
+    curated = source.curated
+    if (curated.content, dict(curated.settings)) != (CONTENT, settings.plain()):
+        return None
+    fingerprint = store_fingerprint(source, settings, max_atoms)
+    beside = root / f"{fingerprint}.beside"
+    with _writing(root):
+        make_cache_dir(root)
+        beside.mkdir(exist_ok=True)
+    store = ShardedStore(curated, fingerprint, beside, build, root)
+    return store if store.n_nodes.max() <= max_atoms else None
+
+
+def _built(
+    source: Source,
+    settings: FeaturiserSettings,
+    root: Path,
+    workers: int | None,
+    max_atoms: int,
+    progress: Progress | None,
+) -> GraphStore:
+    """The store in the cache, or else a new one."""
+    fingerprint = store_fingerprint(source, settings, max_atoms)
+    path = root / fingerprint
+    store = _finished(path, quiet=True)
+    if store is None:
+        with _locked(root, fingerprint):
+            # Another process may have finished it while this one waited for the lock.
+            store = _finished(path)
+            if store is None:
+                workers = workers or default_workers()
+                store = _build(source, settings, path, workers, max_atoms, progress)
+    return store
 
 
 def _finished(path: Path, *, quiet: bool = False) -> GraphStore | None:
@@ -246,7 +278,7 @@ def _build(
         "format": FORMAT,
         "source": source.name,
         "fingerprint": path.name,
-        "settings": _plain(settings),
+        "settings": settings.plain(),
         "label_names": list(source.label_names),
         "skipped": skipped,
         "notes": [*(["", note] for note in notes_of(source)), *notes],

@@ -1,6 +1,7 @@
 """How crystals become graphs: the settings that travel with stores and checkpoints."""
 
 import dataclasses
+from typing import Any
 
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.settings import setting
@@ -66,6 +67,13 @@ class FeaturiserSettings:
                 raise UserError(f"{name}={getattr(self, name)!r} must be greater than 0")
         if self.tie_tolerance < 0:
             raise UserError(f"tie_tolerance={self.tie_tolerance!r} must not be negative")
+
+    def plain(self) -> dict[str, Any]:
+        """The fields as JSON values, such that equal settings (8 and 8.0) are the same text."""
+        return {
+            name: type(default)(getattr(self, name))
+            for name, default in dataclasses.asdict(FeaturiserSettings()).items()
+        }
 
     def require(self, other: "FeaturiserSettings", whose: str) -> None:
         """Check that ``other``, the settings of ``whose``, equals this one.

@@ -88,7 +88,7 @@ OFFSETS = {
 
 def _column(name: str) -> functools.cached_property:
     """The column of this name, memory-mapped when it is first asked for."""
-    return functools.cached_property(lambda store: store._load(name))
+    return functools.cached_property(lambda store: store.column(name))
 
 
 class GraphStore:
@@ -183,7 +183,7 @@ class GraphStore:
             atom_offsets=self.node_offsets,
             site=self.site,
             lists={
-                "pairs": lambda: _list("pair", self._load("pair_offsets"), self._load),
+                "pairs": lambda: _list("pair", self.column("pair_offsets"), self.column),
                 "triplets": self._reduced_triplets,
             },
         )
@@ -230,7 +230,7 @@ class GraphStore:
                 f"{self.source_name} has no {name!r} among its {folder}: "
                 f"{', '.join(known) or 'it has none'}"
             )
-        return self._load(column_file(folder, name))
+        return self._known_column(folder, name)
 
     def _full_list(self, kind: str, vectors: np.ndarray | None) -> Ragged:
         """Of the whole graphs, which a store does not keep: some 100 bytes a triplet of memory."""
@@ -248,9 +248,13 @@ class GraphStore:
                 f"`rule` {self.settings.rule}: reduced graphs keep angles between bonds alone; "
                 "leave it out, or take bonds"
             )
-        return _list("triplet", self._load("triplet_offsets"), self._load)
+        return _list("triplet", self.column("triplet_offsets"), self.column)
 
-    def _load(self, name: str) -> np.ndarray:
+    def _known_column(self, folder: str, name: str) -> np.ndarray:
+        return self.column(column_file(folder, name))
+
+    def column(self, name: str) -> np.ndarray:
+        """The column of this name, one of those that the module's description lists."""
         return np.load(self.path / f"{name}.npy", mmap_mode="r")
 
 

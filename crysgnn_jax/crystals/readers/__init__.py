@@ -8,18 +8,22 @@ from typing import Any
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.named import NAMED, load_named
 from crysgnn_jax.crystals.readers.cgcnn_folder import ID_PROP, cgcnn_folder
+from crysgnn_jax.crystals.readers.curated import Curated
 from crysgnn_jax.crystals.readers.items import crystal_list, one_line
 from crysgnn_jax.crystals.readers.jarvis_json import is_jarvis_json, jarvis_json
 from crysgnn_jax.crystals.readers.records import records_in
 from crysgnn_jax.crystals.readers.structure_files import structure_files
 from crysgnn_jax.crystals.sources import Combined, Source
 from crysgnn_jax.crystals.table import CrystalTable
+from crysgnn_jax.curated import is_curated
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.shards import is_remote
 
 __all__ = ["crystal_list", "open_source", "read"]
 
 
 READERS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Source]], ...] = (
+    (is_curated, Curated),
     (lambda path: (path / ID_PROP).exists(), cgcnn_folder),
     (lambda path: path.suffix == ".npz" and path.is_file(), CrystalTable),
     (lambda path: path.is_file() and is_jarvis_json(path), jarvis_json),
@@ -33,7 +37,8 @@ def open_source(data: str | os.PathLike) -> Source:
     """The crystals behind a name or path, as ``data`` takes it.
 
     A data set's name; an ``.npz`` crystal table; a ``.json``, ``.json.gz`` or ``.zip`` of records
-    of JARVIS, OPTIMADE or pymatgen; a folder with ``id_prop.csv`` and CIF files; another folder of
+    of JARVIS, OPTIMADE or pymatgen; a curated set, also at an address that fsspec knows
+    (``s3://bucket/set``); a folder with ``id_prop.csv`` and CIF files; another folder of
     structure files; or a structure file of any format that ASE reads.
 
     Raises:
@@ -41,6 +46,8 @@ def open_source(data: str | os.PathLike) -> Source:
     """
     if str(data) in NAMED:
         return load_named(str(data))
+    if is_remote(data):
+        return _remote(str(data))
     path = Path(data)
     if not path.exists():
         raise UserError(
@@ -58,6 +65,13 @@ def open_source(data: str | os.PathLike) -> Source:
     except Exception as error:  # of any library, on any file
         kind = type(error).__name__
         raise UserError(f"`data` {data}: cannot be read ({kind}: {one_line(error)})") from error
+
+
+def _remote(address: str) -> Source:
+    """What is at an address, ``s3://…``."""
+    if not is_curated(address):
+        raise UserError(f"`data` {address}: there is no curated set at this address")
+    return Curated(address)
 
 
 def read(data: Any) -> Source:

@@ -1,0 +1,117 @@
+"""The graphs of a curated set, read from its shards: what a `GraphStore` is, without another copy.
+
+Where the entries of each crystal stand is in memory; all else stays in the shards, and is read
+crystal by crystal as batches ask for it. A set may hold far more than memory does.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crysgnn_jax.curated import CuratedSet
+from crysgnn_jax.errors import UserError
+from crysgnn_jax.graphs.ragged import Graphs
+from crysgnn_jax.graphs.scattered import Scattered, Texts
+from crysgnn_jax.graphs.shard_contents import OF_WHOLE_GRAPHS
+from crysgnn_jax.graphs.store import OFFSETS, GraphStore
+from crysgnn_jax.shards import Shard
+
+_TYPES = {
+    **dict.fromkeys(("space_group", "species", "site_species"), np.uint8),
+    **dict.fromkeys(("lattice", "frac_coords"), np.float64),
+    "bond_distances": np.float32,
+}
+"""Column → the type that it has in a `GraphStore`; int32 where it is not here."""
+
+
+class ShardedStore(GraphStore):
+    """A curated set as a graph store.
+
+    Args:
+      curated: the set.
+      fingerprint: of the store that would be made of it otherwise.
+      path: of a folder for what is kept beside a store.
+      whole: makes a store of the same crystals that has the whole graphs too.
+      cache_dir: where remote shards are kept.
+
+    Raises:
+      UserError: a shard is missing or damaged.
+    """
+
+    def __init__(
+        self,
+        curated: CuratedSet,
+        fingerprint: str,
+        path: Path,
+        whole: Callable[[], GraphStore],
+        cache_dir: str | os.PathLike | None = None,
+    ):
+        super().__init__(
+            path,
+            {
+                "fingerprint": fingerprint,
+                "source": curated.name,
+                "settings": curated.settings,
+                "label_names": curated.label_names,
+                "tag_names": curated.tag_names,
+                "skipped": [],
+                "notes": [],
+                "n_crystals": len(curated),
+            },
+        )
+        self._make_whole = whole
+        self._shards = [
+            Shard(curated.shard_path(number), cache_dir) for number in range(len(curated.shards))
+        ]
+
+    @functools.cached_property
+    def n_edges(self) -> np.ndarray:
+        """``[n]`` int64, edges of each crystal's whole graph."""
+        return self._numbers("n_edges")
+
+    @functools.cached_property
+    def full(self) -> Graphs:
+        """The graphs with every atom and edge. A set does not keep these: they are made now."""
+        return self._whole.full
+
+    @functools.cached_property
+    def _whole(self) -> GraphStore:
+        whole = self._make_whole()
+        if not np.array_equal(whole.ids, self.ids):
+            raise UserError(
+                f"{self.source_name}: the whole graphs of some of its crystals cannot be made; "
+                "curate it again"
+            )
+        return whole
+
+    def column(self, name: str) -> Any:
+        if name in OF_WHOLE_GRAPHS:
+            return self._whole.column(name)
+        if name in OFFSETS:
+            return np.append(0, np.cumsum(self._numbers(OFFSETS[name])))
+        if name in ("ids", "reduced_formula"):
+            return Texts([shard.raw_texts(name) for shard in self._shards])
+        if name == "space_group":
+            return self._numbers(name).astype(np.uint8)
+        parts = [shard.columns[name] for shard in self._shards]
+        return Scattered(parts, _TYPES.get(name, np.int32))
+
+    def _numbers(self, name: str) -> np.ndarray:
+        """``[n]`` int64, of each crystal."""
+        parts = [shard.columns[name] for shard in self._shards]
+        return np.concatenate(parts).astype(np.int64)
+
+    def _known_column(self, folder: str, name: str) -> np.ndarray:
+        parts: list[np.ndarray] = []
+        for shard in self._shards:
+            if folder == "tags":
+                there = f"tags/{name}" in shard.text_names
+                parts.append(shard.texts(f"tags/{name}") if there else np.full(len(shard), ""))
+            else:
+                known = shard.columns.get(f"labels/{name}")
+                parts.append(np.full(len(shard), np.nan) if known is None else known)
+        return np.concatenate(parts)
