@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from crysgnn_jax import __version__
 
 COMMANDS = (
+    "curate",
     "pretrain",
     "distill",
     "finetune",
