@@ -131,9 +131,7 @@ def execute(args: argparse.Namespace) -> None:
     for line in reporting.lines(facts):
         print(line)
     if facts.n_found:
-        print(
-            f"{facts.n_found} of {counted(facts.n_drafts, 'draft')} were there", file=sys.stderr
-        )
+        print(f"{facts.n_found} of {counted(facts.n_drafts, 'draft')} were there", file=sys.stderr)
     size = sum(shard["bytes"] for shard in found.shards)
     print(
         f"{args.output}: {counted(len(found.shards), 'shard')}, {size / len(found):.0f} bytes a "

@@ -23,6 +23,7 @@ import numpy as np
 
 from crysgnn_jax import stopping
 from crysgnn_jax.cache import Lock
+from crysgnn_jax.checksums import VERIFIED
 from crysgnn_jax.crystals.sources import Combined, Source, notes_of
 from crysgnn_jax.curated import CURATED, CuratedSet, open_curated, write_curated
 from crysgnn_jax.curation.compared import DUPLICATE, EXCLUDED, REPEATED_ID, STAYS, Compared
@@ -224,8 +225,10 @@ def _begun(place: Place, described: Mapping[str, Any], overwrite: bool) -> Itera
     with _locked(place):
         before = None if overwrite else place.read(PLAN)
         if before is None:
-            for name in (CURATED, *FILES, SHARDS):
-                place.remove(name)
+            # The table of contents first: without it, nothing else passes for a set.
+            for name in (CURATED, VERIFIED, *FILES, SHARDS):
+                if name in there:
+                    place.remove(name)
             for name in set(place.sizes(DRAFTS)) - {Path(LOCK).name}:
                 place.remove(f"{DRAFTS}/{name}")
             place.write(PLAN, json.dumps(described, indent=1).encode())
@@ -243,11 +246,19 @@ def _locked(place: Place) -> Iterator[None]:
     if place.is_remote:
         yield
         return
-    file = Path(place.path(LOCK))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    lock = Lock(file)
-    if not lock.acquire(wait=False):
-        raise UserError(f"`output` {place.address} is being written by another process; wait for it")
+    lock = Lock(Path(place.path(LOCK)))
+    try:
+        Path(place.path(DRAFTS)).mkdir(parents=True, exist_ok=True)
+        free = lock.acquire(wait=False)
+    except OSError as error:
+        raise UserError(
+            f"`output` {place.address} cannot be written to ({error.strerror}); name another "
+            "directory"
+        ) from None
+    if not free:
+        raise UserError(
+            f"`output` {place.address} is being written by another process; wait for it"
+        )
     try:
         yield
     finally:
@@ -315,11 +326,10 @@ class _Curation:
         drafts, n_found = self._drafts(self._units, "")
         self._lap("graphs")
         with tempfile.TemporaryDirectory(prefix="crysgnn-") as folder:
+            self._place.refresh()
             show = self._progress("duplicates")
             show(0, 1)
-            compared = Compared(
-                [*excluded, *drafts], len(excluded), self._plan.tolerance, folder
-            )
+            compared = Compared([*excluded, *drafts], len(excluded), self._plan.tolerance, folder)
             show(1, 1)
             self._lap("duplicates")
         stopping.check()
@@ -436,7 +446,9 @@ class _Curation:
         if len(compared.rows(STAYS)):
             return
         self._place.remove(DRAFTS)
-        skipped = [(id, why) for about in compared.abouts[n_excluded:] for id, why, _ in about["skipped"]]
+        skipped = [
+            (id, why) for about in compared.abouts[n_excluded:] for id, why, _ in about["skipped"]
+        ]
         name = self._units.whole.name
         if len(compared.rows(EXCLUDED)):
             raise NoUsableCrystal(f"{name}: all crystals that can be used are excluded", skipped)

@@ -47,10 +47,13 @@ class Place:
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
+    def refresh(self) -> None:
+        """Forget what has been listed: others write there, and some file systems remember it."""
+        self._files.invalidate_cache()
+
     def sizes(self, folder: str = "") -> dict[str, int]:
         """Names of what lies in a folder → bytes; nothing where there is no such folder."""
-        # Others write there, and some file systems remember what they have listed.
-        self._files.invalidate_cache()
+        self.refresh()
         try:
             found = self._files.ls(f"{self._root}/{folder}".rstrip("/"), detail=True)
         except (FileNotFoundError, NotADirectoryError):
@@ -63,7 +66,7 @@ class Place:
 
     def remove(self, name: str) -> None:
         """A file, or a folder and what is in it; it need not be there."""
-        self._files.invalidate_cache()
+        self.refresh()
         with contextlib.suppress(FileNotFoundError):
             self._files.rm(f"{self._root}/{name}", recursive=True)
 

@@ -81,9 +81,7 @@ def as_json(facts: Facts) -> dict[str, Any]:
         "elements": {SYMBOLS[z]: n for z, n in _elements(facts).items()},
         "seconds": {name: round(value, 2) for name, value in facts.seconds.items()},
         "crystals_per_second": round(n_read / seconds, 1) if made == 1 else None,
-        "worker_seconds": {
-            name: round(facts.worker_seconds.get(name, 0.0), 2) for name in _WORDS
-        },
+        "worker_seconds": {name: round(facts.worker_seconds.get(name, 0.0), 2) for name in _WORDS},
         "drafts": facts.n_drafts,
         "drafts_found": facts.n_found,
     }
@@ -204,6 +202,7 @@ def _outcomes(axis: Any, facts: Facts) -> None:
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_xlabel("crystals read", fontsize=8)
     axis.tick_params(labelsize=7.5)
+    axis.set_axisbelow(True)
     axis.grid(alpha=0.3, axis="x")
     axis.legend(fontsize=7, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
 
@@ -222,13 +221,13 @@ def _space_groups(axis: Any, counts: np.ndarray) -> None:
     axis.set_yscale("log")
     axis.set_ylim(0.7, 2.5 * max(counts.max(), 2))
     axis.set_xlim(0, N_SPACE_GROUPS + 1)
-    for k, name in enumerate(CRYSTAL_SYSTEMS):
+    # The first two have no room for a name each.
+    names = {0: "triclinic, monoclinic", **dict(enumerate(CRYSTAL_SYSTEMS[2:], 2))}
+    for k, name in names.items():
         own = numbers[systems == k]
-        # The first has two space groups, and no room for its name above these.
-        align = "left" if k == 0 else "center"
-        x = own[0] if k == 0 else own.mean()
-        if k != 1:
-            axis.text(x, 1.2 * max(counts.max(), 2), name, fontsize=7, ha=align)
+        x, side = (own[0], "left") if k == 0 else (own.mean(), "center")
+        axis.text(x, 1.2 * max(counts.max(), 2), name, fontsize=7, ha=side)
+    axis.set_axisbelow(True)
     axis.set_xlabel("space group (number; shades: crystal systems)", fontsize=8)
     axis.set_ylabel("crystals", fontsize=8)
     axis.tick_params(labelsize=7.5)
