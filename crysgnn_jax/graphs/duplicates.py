@@ -1,45 +1,56 @@
-"""Crystals of a store that look alike to a network, and those that are the same structure.
+"""Crystals that look alike to a network, and those that are the same structure.
 
-All that a network knows of a crystal is which elements its atoms and their neighbours are, and how
-far apart. Two crystals that agree in this get nearly the same prediction, and a test crystal with
-such a twin in training is hardly one. So look-alikes are found by what the networks see: of each
-element, the distances of its atoms to their first, second, … neighbour and what share of the
-neighbours is of which element, both as means over the atoms; beside these, the volume per atom.
-None of this changes with the cell, its origin, its size (supercells) or the order of the atoms, and
-all of it changes little where the atoms move little.
+Two crystals of one formula whose looks agree (`looks`) get nearly the same prediction, and a test
+crystal with such a twin in training is hardly one. Polytypes, such as those of SiC, look alike as
+well. Two that look alike and have the same powder patterns (`diffraction`) are the same structure,
+in whatever cell, or mirror images of each other; where their patterns differ by more than noise and
+by less than those of other structures, they are if one can be laid upon the other (`alignment`).
+The space group decides nothing: it is lost where atoms are off by little more than its tolerance.
 
-Polytypes, such as those of SiC, and mirror images look alike as well. What also has the same space
-group and as many atoms in its primitive cell is the same structure. A twin that was relaxed to a
-slightly lower symmetry is a look-alike then, and no repetition.
+Time and memory grow with the number of crystals, not with its square: only those of one formula are
+compared, and of many of one formula only those that lie close in a tree.
 """
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable
 
 import numpy as np
 from scipy.spatial import cKDTree
 
-from crysgnn_jax.graphs.primitive import Cell, primitive_cell
+from crysgnn_jax.graphs import diffraction
+from crysgnn_jax.graphs.alignment import can_be_aligned, normal_cell
+from crysgnn_jax.graphs.looks import Looks, looks_of_store, scaled
+from crysgnn_jax.graphs.primitive import Cell
 from crysgnn_jax.graphs.store import GraphStore
 
-TOLERANCE = 0.02
-"""Of lengths: two crystals whose distances, and cube roots of the volume per atom, differ by less
-than 2 % look alike. Of 3,000 crystals of the Materials Project, relaxed for its releases of 2018
-and 2025, 85 % agree to this, 68 % to 1 %. Among 32,687 of the former, 911 look like an earlier one;
-the formation energies of these pairs differ by 0.002 eV/atom in the median, and by 0.018 at the
-95th percentile."""
+TOLERANCE = 0.015
+"""Of lengths: two crystals whose cube roots of the volume per atom differ by less than 1.5 %, and
+whose distances do but for `looks.DISPLACEMENT`, look alike."""
 
-SHARE_TOLERANCE = 0.05
-"""Of the share of neighbours of an element, 0 to 1. Where the last of an atom's neighbours are in
-the middle of a shell, a small distortion changes which of them count."""
+SAME, OTHER = 0.03, 0.2
+"""Of how far patterns are apart: less than the first is the same structure, as far as it can be
+told, for atoms that are off by 0.01 Å change patterns by up to that; more than the second is
+another one. Patterns of the polytypes 6H and 15R of SiC are 0.26 apart, those of very long ones
+down to 0.08. A lattice that is 0.5 % longer in one direction and shorter in another changes them by
+0.1."""
 
-N_NEIGHBOURS = 12
-"""Neighbours of an atom that are compared."""
+_WIDTH = 4 / 3
+"""Of the lines of a pattern, in tolerances."""
 
-_FADE = 1.1
-"""A neighbour's weight in the shares falls to 0 at this many times the distance of the last one."""
-
-_MANY = 200
+_MANY = 500
 """Crystals of one formula from which on a tree is faster than all pairs."""
+
+_PAIRS = 100_000
+"""Pairs that are compared at a time: some 50 MB."""
+
+_KEPT = 2000
+"""Structures that are kept to be laid upon others."""
+
+_LARGEST = 6e4
+"""Below the largest number of half precision."""
+
+Structure = Callable[[int], Cell]
+"""Row → structure of the crystal."""
 
 
 def look_alikes(store: GraphStore) -> np.ndarray:
@@ -51,10 +62,7 @@ def look_alikes(store: GraphStore) -> np.ndarray:
     Args:
       store: its graphs must be of the `nearest` kind: others do not reach as many neighbours.
     """
-    first = np.arange(len(store))
-    for rows, looks in _looks_by_formula(store):
-        first[rows] = rows[_first_alike(looks)]
-    return first
+    return _first_in_store(store, store.reduced_formula, None)
 
 
 def same_structures(store: GraphStore, alike: np.ndarray) -> np.ndarray:
@@ -63,126 +71,174 @@ def same_structures(store: GraphStore, alike: np.ndarray) -> np.ndarray:
 
     Args:
       store: of the crystals.
-      alike: as of `look_alikes`.
+      alike: as of `look_alikes`; only those that look like the same one are compared.
     """
+    return _first_in_store(store, alike, lambda row: cell_of(store, row))
+
+
+def cell_of(store: GraphStore, row: int) -> Cell:
+    """The structure of a crystal of a store."""
+    begin, end = store.node_offsets[row : row + 2]
+    return Cell(
+        np.asarray(store.lattice[row]),
+        np.asarray(store.frac_coords[begin:end]),
+        np.asarray(store.species[begin:end]),
+    )
+
+
+def _first_in_store(store: GraphStore, keys: np.ndarray, structure: Structure | None) -> np.ndarray:
+    """`first_of_each`, of the crystals that share their key with another alone."""
+    _, key, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    rows = np.flatnonzero(counts[key] > 1)
     first = np.arange(len(store))
-    found: dict[tuple[int, int, int], int] = {}
-    counts = np.bincount(alike, minlength=len(store))
-    for row in np.flatnonzero(counts[alike] > 1).tolist():
-        begin, end = store.node_offsets[row : row + 2]
-        cell = Cell(
-            np.array(store.lattice[row]),
-            np.array(store.frac_coords[begin:end]),
-            np.array(store.species[begin:end]),
-        )
-        n_primitive = len(primitive_cell(cell, store.settings.symprec).species)
-        kind = (int(alike[row]), int(store.space_group[row]), n_primitive)
-        first[row] = found.setdefault(kind, row)
+    if len(rows):
+        of_row = None if structure is None else lambda place: structure(int(rows[place]))
+        first[rows] = rows[first_of_each(key[rows], looks_of_store(store, rows), of_row)]
     return first
 
 
-def _first_alike(looks: np.ndarray) -> np.ndarray:
-    """``[n, d]``, scaled such that what differs by up to 1 everywhere is alike → ``[n]``, the place
-    of the first that each belongs to."""
-    # Equal ones at once: a tree would list all of their pairs.
-    _, places, inverse = np.unique(
-        np.round(100 * looks).astype(np.int64), axis=0, return_index=True, return_inverse=True
-    )
-    order = np.argsort(places)
-    places = places[order]
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    distinct = looks[places]
-    if len(distinct) < _MANY:
-        close = np.abs(distinct[:, None] - distinct[None]).max(axis=2) <= 1.0
-        neighbours = [np.flatnonzero(row) for row in close]
-    else:
-        tree = cKDTree(distinct)
-        neighbours = tree.query_ball_point(distinct, 1.0, p=np.inf, return_sorted=True)
-    owner = np.full(len(distinct), -1)
-    for place, others in enumerate(neighbours):
-        if owner[place] < 0:
-            others = np.asarray(others)
-            owner[others[owner[others] < 0]] = place
-    return places[owner[rank[inverse]]]
+def first_of_each(
+    keys: np.ndarray,
+    looks: Looks,
+    structure: Structure | None = None,
+    tolerance: float = TOLERANCE,
+) -> np.ndarray:
+    """``[n]`` int64: for each crystal, the row of the first that it repeats; its own where it
+    repeats none before it.
 
+    A crystal belongs to a first one, not to a chain of such that each differ by little.
 
-def _looks_by_formula(store: GraphStore) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For each reduced formula of several crystals: their rows, and how they look, ``[n, d]``."""
-    formulas = store.reduced_formula
-    _, formula = np.unique(formulas, return_inverse=True)
-    order = np.argsort(formula, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(formula[order])) + 1)
-    groups = [rows for rows in groups if len(rows) > 1]
-    if not groups:
-        return
-    chosen = np.concatenate(groups)
-    place = np.empty(len(store), np.int64)
-    place[chosen] = np.arange(len(chosen))
-    volumes = np.abs(np.linalg.det(store.lattice[chosen])) / store.n_nodes[chosen]
-    n_elements, distances, shares = _looks(store, chosen)
-    first_element = np.append(0, np.cumsum(n_elements))
-    first_share = np.append(0, np.cumsum(n_elements**2))
-    for rows in groups:
-        at = place[rows]
-        m = n_elements[at[0]]
-        of_elements = first_element[at][:, None] + np.arange(m)
-        of_pairs = first_share[at][:, None] + np.arange(m * m)
-        lengths = np.log(distances[of_elements].reshape(len(rows), -1)) / TOLERANCE
-        volume = np.log(volumes[at])[:, None] / (3 * TOLERANCE)
-        yield rows, np.hstack([lengths, volume, shares[of_pairs] / SHARE_TOLERANCE])
+    Args:
+      keys: ``[n]``, of any type that can be sorted: only crystals of the same key are compared;
+        usually the reduced formula, or a hash of it.
+      looks: of the crystals.
+      structure: what a row's crystal is. It is asked of each crystal that looks like another, for
+        crystals of as many elements in ascending order, and of a few of these again. Where it is
+        not given, crystals that look alike are the same.
+      tolerance: of lengths, see `TOLERANCE`.
 
-
-def _looks(store: GraphStore, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How the atoms of some crystals look.
-
-    Returns:
-      ``[n]`` elements m of each crystal; ``[Σ m, 12]`` mean distances to the neighbours, by crystal
-      and atomic number, Å; ``[Σ m², ]`` shares of neighbours, by crystal, element of the atom and
-      element of the neighbour.
+    Example:
+      ``first_of_each(store.reduced_formula, looks, lambda row: cell_of(store, row))``
     """
-    sites = _of(store.site_offsets, rows)
-    bonds = _of(store.bond_offsets, rows)
-    n_sites = np.diff(store.site_offsets)[rows]
-    crystal = np.repeat(np.arange(len(rows)), n_sites)
-    species = store.site_species[sites].astype(np.int64)
-    multiplicity = store.multiplicity[sites].astype(np.float64)
-    elements, element = np.unique(crystal * 128 + species, return_inverse=True)
-    n_elements = np.bincount(elements // 128, minlength=len(rows))
-
-    # Edges of each site in the order of their distances, its bonds as often as they stand for.
-    site_of_bond = np.repeat(np.arange(len(sites)), store.site_degree[sites])
-    first_site = np.cumsum(n_sites) - n_sites
-    sender = store.bond_senders[bonds] + first_site[crystal[site_of_bond]]
-    counts = store.bond_multiplicity[bonds].astype(np.int64)
-    edge = np.repeat(np.arange(len(bonds)), counts)
-    site = site_of_bond[edge]
-    n_edges = np.bincount(site, minlength=len(sites))
-    nth = np.arange(len(edge)) - (np.cumsum(n_edges) - n_edges)[site]
-    distance = store.bond_distances[bonds][edge].astype(np.float64)
-
-    table = np.full((len(sites), N_NEIGHBOURS), store.settings.cutoff, np.float64)
-    near = nth < N_NEIGHBOURS
-    table[site[near], nth[near]] = distance[near]
-    total = np.bincount(element, multiplicity)
-    means = np.stack(
-        [np.bincount(element, multiplicity * column) / total for column in table.T], axis=1
-    )
-
-    last = np.zeros(len(sites))
-    np.maximum.at(last, site, distance)
-    weight = (1 - distance / (_FADE * last[site])) ** 2 * multiplicity[site]
-    rank = np.arange(len(elements)) - (np.cumsum(n_elements) - n_elements)[elements // 128]
-    m = n_elements[crystal[site]]
-    first_share = np.cumsum(n_elements**2) - n_elements**2
-    pair = first_share[crystal[site]] + rank[element[site]] * m + rank[element[sender[edge]]]
-    sums = np.bincount(pair, weight, minlength=int((n_elements**2).sum()))
-    of_all = np.bincount(element[site], weight, minlength=len(elements))
-    of_all = np.repeat(np.where(of_all > 0, of_all, 1.0), n_elements[elements // 128])
-    return n_elements, means, sums / of_all
+    first = np.arange(len(keys))
+    _, key, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    several = counts[key] > 1
+    for size in np.unique(looks.counts[several]).tolist():
+        rows = np.flatnonzero(several & (looks.counts == size))
+        _join(rows, key[rows], scaled(looks.of(rows), tolerance), structure, tolerance, first)
+    return first
 
 
-def _of(offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Places in a ragged column of the entries of some crystals, one crystal after the other."""
-    starts, counts = offsets[rows], np.diff(offsets)[rows]
-    return np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+def _join(
+    rows: np.ndarray,
+    key: np.ndarray,
+    points: np.ndarray,
+    structure: Structure | None,
+    tolerance: float,
+    first: np.ndarray,
+) -> None:
+    """Enter into ``first`` which of ``rows``, ascending, repeat which: crystals whose ``points``
+    ``[n, d]`` differ by up to 1 everywhere look alike."""
+    counts = np.bincount(key)
+    many = counts[key] > _MANY
+    pairs = _alike(key, points, np.flatnonzero(~many))
+    groups = []
+    for number in np.flatnonzero(counts > _MANY):
+        members = np.flatnonzero(key == number)
+        tree = cKDTree(points[members])
+        found, _ = tree.query(points[members], 2, p=np.inf, distance_upper_bound=1 + 1e-6)
+        groups.append((members, tree, np.isfinite(found[:, 1])))
+
+    compared = np.zeros(len(rows), bool)
+    compared[pairs.ravel()] = True
+    for members, _, has_other in groups:
+        compared[members[has_other]] = True
+    same = _Same(rows, np.flatnonzero(compared), structure, tolerance)
+
+    pairs = pairs[np.lexsort(pairs.T[::-1])]
+    apart = same.apart(*pairs.T)
+    owner = np.arange(len(rows))
+    for k in np.flatnonzero(apart < OTHER).tolist():
+        i, j = pairs[k]
+        if owner[i] == i and owner[j] == j and same(i, j, apart[k]):
+            owner[j] = i
+    for members, tree, has_other in groups:
+        for place in np.flatnonzero(has_other).tolist():
+            i = members[place]
+            if owner[i] != i:
+                continue
+            near = members[tree.query_ball_point(tree.data[place], 1.0, p=np.inf)]
+            near = near[(near > i) & (owner[near] == near)]
+            apart = same.apart(np.full(len(near), i), near)
+            for j, difference in zip(near.tolist(), apart.tolist()):
+                if same(i, j, difference):
+                    owner[j] = i
+    first[rows] = rows[owner]
+
+
+def _alike(key: np.ndarray, points: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """``[p, 2]``, pairs of places of the same key that look alike, the lesser first."""
+    # By volume, so that a crystal is compared with the next ones until these are too large.
+    order = among[np.lexsort((points[among, 0], key[among]))]
+    found = [np.empty((0, 2), np.int64)]
+    here, step = np.arange(len(order)), 0
+    while len(here):
+        step += 1
+        here = here[here + step < len(order)]
+        one, other = order[here], order[here + step]
+        close = (key[one] == key[other]) & (points[other, 0] - points[one, 0] <= 1.0)
+        here, pairs = here[close], np.sort(np.column_stack([one, other])[close], axis=1)
+        for start in range(0, len(pairs), _PAIRS):
+            i, j = pairs[start : start + _PAIRS].T
+            alike = (np.abs(points[i] - points[j]) <= 1.0).all(axis=1)
+            found.append(pairs[start : start + _PAIRS][alike])
+    return np.concatenate(found)
+
+
+class _Same:
+    """Whether crystals that look alike are the same structure.
+
+    Args:
+      rows: ``[n]``, of the crystals.
+      places: ``[c]``, among these, ascending: the ones that will be asked of.
+      structure: of a row; None where all that look alike are the same.
+      tolerance: of lengths.
+    """
+
+    def __init__(
+        self, rows: np.ndarray, places: np.ndarray, structure: Structure | None, tolerance: float
+    ):
+        self._tolerance = tolerance
+        self._patterns: np.ndarray | None = None
+        if structure is None:
+            return
+        # The crystals of a formula are compared one after the other.
+        self._normal = functools.lru_cache(maxsize=_KEPT)(
+            lambda place: normal_cell(structure(int(rows[place])))
+        )
+        self._at = np.full(len(rows), -1)
+        self._at[places] = np.arange(len(places))
+        for k, place in enumerate(places.tolist()):
+            found = diffraction.pattern(structure(int(rows[place])), _WIDTH * tolerance)
+            if self._patterns is None:
+                # Half the precision is a hundredth of what patterns of the same differ by.
+                self._patterns = np.empty((len(places), *found.shape), np.float16)
+            self._patterns[k] = np.minimum(found, _LARGEST)
+
+    def apart(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """``[p]``, how far the patterns of pairs of places are apart; 0 without structures."""
+        out = np.zeros(len(one), np.float32)
+        if self._patterns is not None:
+            for start in range(0, len(one), _PAIRS // 10):
+                some = slice(start, start + _PAIRS // 10)
+                pair = (self._patterns[self._at[side[some]]] for side in (one, other))
+                out[some] = diffraction.apart(*(x.astype(np.float32) for x in pair))
+        return out
+
+    def __call__(self, one: int, other: int, apart: float) -> bool:
+        """Whether two places, whose patterns are so far apart, hold the same structure."""
+        if apart < SAME:
+            return True
+        if apart >= OTHER:
+            return False
+        return can_be_aligned(self._normal(one), self._normal(other), 2 * self._tolerance)

@@ -81,7 +81,7 @@ def pairs_within(crystals: Sequence[Crystal], radii: np.ndarray) -> Pairs:
     frac_coords = np.concatenate([crystal.frac_coords for crystal in crystals])
     for k in np.flatnonzero(_box_sizes(lattices, radii) > _MANY_IMAGES):
         atoms = slice(*starts[k : k + 2])
-        compact = _compact(lattices[k])
+        compact = compact_lattice(lattices[k])
         frac_coords[atoms] = np.linalg.solve(compact.T, (frac_coords[atoms] @ lattices[k]).T).T
         lattices[k] = compact
     frac_coords -= np.floor(frac_coords)
@@ -111,7 +111,7 @@ def _box_sizes(lattices: np.ndarray, radii: np.ndarray) -> np.ndarray:
     return (1 + 2 * _margins(lattices, radii)).prod(axis=1)
 
 
-def _compact(lattice: np.ndarray) -> np.ndarray:
+def compact_lattice(lattice: np.ndarray) -> np.ndarray:
     """``[3, 3]``, vectors of the same lattice that adding multiples of others does not shorten."""
     basis = lattice.copy()
     shortened = True

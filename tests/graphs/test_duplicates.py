@@ -8,7 +8,8 @@ import pytest
 import crysgnn_jax as cg
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.graphs import duplicates
-from crysgnn_jax.graphs.duplicates import look_alikes, same_structures
+from crysgnn_jax.graphs.duplicates import cell_of, first_of_each, look_alikes, same_structures
+from crysgnn_jax.graphs.looks import looks_of, looks_of_store
 from toys import fcc, perovskite, random_crystal, rocksalt
 
 GOLD, COPPER = 79, 29
@@ -89,8 +90,8 @@ def test_small_differences_are_none_and_large_ones_are(tmp_path):
 
 
 def test_a_chain_of_small_steps_is_no_group(tmp_path):
-    cells = [rocksalt(a=a, id=f"{a}") for a in (5.64, 5.73, 5.82)]
-    assert first_of(cells, tmp_path) == ["5.64", "5.64", "5.82"]
+    cells = [rocksalt(a=a, id=f"{a}") for a in (5.64, 5.72, 5.80)]
+    assert first_of(cells, tmp_path) == ["5.64", "5.64", "5.8"]
 
 
 def test_an_order_of_elements_is_told_where_all_distances_agree(tmp_path):
@@ -114,3 +115,93 @@ def test_a_tree_finds_what_all_pairs_do(tmp_path, monkeypatch, many):
 def test_atoms_with_few_neighbours_or_none_are_compared_too(tmp_path):
     far = [Crystal(id, [2], [[0, 0, 0]], a * np.eye(3)) for id, a in (("x", 9), ("y", 9.1))]
     assert first_of([*far, fcc(a=20, species=10, id="Ne")], tmp_path) == ["x", "x", "Ne"]
+
+
+def silicon_carbide():
+    """Polytypes: the same nearest neighbours, other layers farther off."""
+    stacks = {"3C": "ABC", "2H": "AB", "4H": "ABCB", "6H": "ABCACB", "15R": "ABCACBCABACABCB"}
+    return [zinc_sulphide(layers, name) for name, layers in stacks.items()]
+
+
+def disturbed(crystal, seed=0, noise=0.01):
+    """The crystal in another cell of twice the size, from another origin, in another order, its
+    atoms off by ``noise`` Å in each direction."""
+    random = np.random.default_rng(seed)
+    twice = supercell(crystal, f"{crystal.id} again", (1, 2, 1))
+    change = np.array([[1, 1, 0], [0, 1, 0], [1, 0, -1]])
+    order = random.permutation(len(twice.species))
+    coords = twice.frac_coords + random.normal(0, noise, (len(order), 3)) @ np.linalg.inv(
+        twice.lattice
+    )
+    coords = coords @ np.linalg.inv(change) + random.random(3)
+    return dataclasses.replace(
+        twice,
+        species=twice.species[order],
+        frac_coords=coords[order],
+        lattice=change @ twice.lattice,
+    )
+
+
+def others():
+    """Structures that are no copies of each other, though some look alike."""
+    olivine = random_crystal(14, seed=8, id="triclinic")
+    return [*silicon_carbide(), l1_0(), l1_1(), perovskite(), rocksalt(), fcc(), olivine]
+
+
+def test_disturbed_copies_are_found_and_polytypes_kept_apart(tmp_path):
+    crystals = others()
+    found = first_of([*crystals, *(disturbed(x, k) for k, x in enumerate(crystals))], tmp_path)
+    same = [same for _, same in found]
+    assert same == 2 * [x.id for x in crystals]
+
+
+def test_swapped_sites_and_expanded_cells_are_other_structures(tmp_path):
+    swapped = Crystal("swapped", [22, 38, 8, 8, 8], perovskite().frac_coords, perovskite().lattice)
+    larger = perovskite(a=3.9 * 1.05 ** (1 / 3), id="larger")
+    found = first_of([perovskite(), swapped, larger, disturbed(larger)], tmp_path)
+    assert found == ["SrTiO3", "swapped", "larger", "larger"]
+
+
+def test_a_relaxed_twin_of_another_shape_is_found(tmp_path):
+    one = random_crystal(12, seed=5, id="one")
+    strain = np.eye(3) + np.diag([0.006, -0.004, 0.002])
+    noise = np.random.default_rng(1).normal(0, 0.001, (12, 3))
+    relaxed = dataclasses.replace(
+        one, id="relaxed", lattice=one.lattice @ strain, frac_coords=one.frac_coords + noise
+    )
+    assert first_of([one, relaxed], tmp_path) == ["one", "one"]
+
+
+def test_a_wider_tolerance_joins_more(tmp_path):
+    store = cg.build_store(
+        cg.crystal_list([rocksalt(), rocksalt(a=5.64 * 1.02, id="larger")]), cache=tmp_path
+    )
+    looks = looks_of_store(store, np.arange(2))
+    first = lambda tolerance: first_of_each(
+        store.reduced_formula, looks, lambda row: cell_of(store, row), tolerance
+    )
+    assert first(0.015).tolist() == [0, 1]
+    assert first(0.03).tolist() == [0, 0]
+
+
+def test_looks_are_read_off_the_columns_of_a_chunk_of_any_integer_type(tmp_path):
+    store = cg.build_store(cg.crystal_list(others()), cache=tmp_path)
+    columns = {
+        "lattice": np.array(store.lattice),
+        "n_nodes": store.n_nodes.astype(np.uint16),
+        "n_sites": np.diff(store.site_offsets).astype(np.uint16),
+        "n_bonds": np.diff(store.bond_offsets).astype(np.uint16),
+        "site_species": np.array(store.site_species),
+        "bond_distances": np.array(store.bond_distances),
+        **{
+            name: np.asarray(getattr(store, name)).astype(np.uint16)
+            for name in ("multiplicity", "site_degree", "bond_senders", "bond_multiplicity")
+        },
+    }
+    looks = looks_of(columns, store.settings.cutoff)
+    apart = looks_of_store(store, np.array([7, 3]))
+    assert looks.counts[7] == 1 + 3 * 12 + 9
+    assert apart.values.tolist() == [*looks.of(np.array([7]))[0], *looks.of(np.array([3]))[0]]
+    sodium_chloride = looks.of(np.array([8]))[0]
+    assert sodium_chloride[0] == pytest.approx(5.64**3 / 8)
+    assert sodium_chloride[1:7] == pytest.approx(5.64 / 2)
