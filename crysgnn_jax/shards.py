@@ -29,7 +29,8 @@ from crysgnn_jax.errors import UserError
 _ABOUT = "about"
 """Of the header's metadata, the only entry: what has several has them in no certain order."""
 
-_UTF8, _ENDS = ".utf8", ".ends"
+UTF8, ENDS = ".utf8", ".ends"
+"""After the name of texts, their bytes, and where each ends."""
 
 _TYPES = {
     "BOOL": "?",
@@ -48,6 +49,9 @@ _TYPES = {
 """Names of safetensors → types of NumPy."""
 
 _ADDRESS = re.compile(r"([\w+.-]+::)*[\w+.-]+://")
+
+_CAN_ADVISE = all(hasattr(mmap, f"MADV_{name}") for name in ("WILLNEED", "RANDOM", "DONTNEED"))
+"""Not on Windows, where files are read all the same."""
 
 _LONGEST_HEADER = 100_000_000
 """Bytes, as of safetensors: what claims more is no such file."""
@@ -97,8 +101,8 @@ def write_shard(
     for name, entries in texts.items():
         encoded = [text.encode() for text in entries]
         ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
-        arrays[name + _UTF8] = np.frombuffer(b"".join(encoded), np.uint8)
-        arrays[name + _ENDS] = narrow(ends)
+        arrays[name + UTF8] = np.frombuffer(b"".join(encoded), np.uint8)
+        arrays[name + ENDS] = narrow(ends)
     # safetensors sorts the arrays, by size of their type and then by name.
     content = save(arrays, {_ABOUT: json.dumps(about, sort_keys=True)})
     write_bytes(path, content)
@@ -221,16 +225,20 @@ class Shard:
             raise UserError(f"{path} is damaged, or no shard: {error}") from None
         start, metadata, self._entries = entries
         self._start: int = start
+        self._places = {
+            name: (start + place, kind.itemsize * int(np.prod(shape[1:], dtype=np.int64)))
+            for name, (kind, shape, place) in self._entries.items()
+        }
         self.about: dict[str, Any] = metadata
-        names = [name for name in self._entries if not name.endswith((_UTF8, _ENDS))]
-        self.columns: Mapping[str, np.ndarray] = _Lazy(names, self._array)
+        names = [name for name in self._entries if not name.endswith((UTF8, ENDS))]
+        self.columns: Mapping[str, np.ndarray] = _Lazy(names, self.array)
         self.text_names = tuple(
-            sorted(name.removesuffix(_ENDS) for name in self._entries if name.endswith(_ENDS))
+            sorted(name.removesuffix(ENDS) for name in self._entries if name.endswith(ENDS))
         )
 
     def __len__(self) -> int:
         """Number of crystals."""
-        return self._entries[self.text_names[0] + _ENDS][1][0] if self.text_names else 0
+        return self._entries[self.text_names[0] + ENDS][1][0] if self.text_names else 0
 
     def __repr__(self) -> str:
         return f"Shard({self.path!r}, {len(self)} crystals)"
@@ -245,21 +253,33 @@ class Shard:
 
     def raw_texts(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """The same undecoded: uint8, the bytes of all; and ``[n]``, where each ends."""
-        return self._array(name + _UTF8), self._array(name + _ENDS)
+        return self.array(name + UTF8), self.array(name + ENDS)
 
-    def place(self, name: str) -> int:
-        """Where a column starts in `memory`, for those that tell the system what they will read."""
-        return self._start + self._entries[name][2]
-
-    @property
-    def memory(self) -> mmap.mmap:
-        """The whole file."""
-        return self._map
-
-    def _array(self, name: str) -> np.ndarray:
+    def array(self, name: str) -> np.ndarray:
+        """A column, or one of the arrays of a text, ``NAME.utf8`` and ``NAME.ends``."""
         kind, shape, start = self._entries[name]
         n = int(np.prod(shape, dtype=np.int64))
         return np.frombuffer(self._map, kind, n, self._start + start).reshape(shape)
+
+    def expect(self, name: str, start: int, stop: int) -> None:
+        """Tell the system that these entries of a column are about to be read, so that it fetches
+        them while it is told of others."""
+        if _CAN_ADVISE:
+            first, size = self._places[name]
+            begin = first + size * start
+            begin -= begin % mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_WILLNEED, begin, first + size * stop - begin)
+
+    def expect_pieces(self) -> None:
+        """Tell the system that only what `expect` names will be read: by itself it reads on."""
+        if _CAN_ADVISE:
+            self._map.madvise(mmap.MADV_RANDOM)
+
+    def release(self) -> None:
+        """Give back the memory that what has been read takes of this process. The system keeps it
+        as long as it has room."""
+        if _CAN_ADVISE:
+            self._map.madvise(mmap.MADV_DONTNEED)
 
 
 def _header(

@@ -15,8 +15,8 @@ import numpy as np
 from crysgnn_jax.curated import CuratedSet
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.ragged import Graphs
-from crysgnn_jax.graphs.scattered import Scattered, Texts
-from crysgnn_jax.graphs.shard_contents import OF_WHOLE_GRAPHS
+from crysgnn_jax.graphs.scattered import Shards, Table, Texts
+from crysgnn_jax.graphs.shard_contents import KEPT, OF_WHOLE_GRAPHS
 from crysgnn_jax.graphs.store import OFFSETS, GraphStore
 from crysgnn_jax.shards import Shard
 
@@ -27,9 +27,17 @@ _TYPES = {
 }
 """Column → the type that it has in a `GraphStore`; int32 where it is not here."""
 
+_CRYSTALS = "crystals"
+"""In the place of a count, of columns with one entry a crystal."""
+
+_COUNT_OF = {name: count for count, names in KEPT.items() for name in names}
+
 
 class ShardedStore(GraphStore):
     """A curated set as a graph store.
+
+    Attributes:
+      shards: of the set.
 
     Args:
       curated: the set.
@@ -64,9 +72,9 @@ class ShardedStore(GraphStore):
             },
         )
         self._make_whole = whole
-        self._shards = [
-            Shard(curated.shard_path(number), cache_dir) for number in range(len(curated.shards))
-        ]
+        numbers = range(len(curated.shards))
+        self.shards = Shards([Shard(curated.shard_path(k), cache_dir) for k in numbers])
+        self._tables = {count: Table(self.shards) for count in (_CRYSTALS, *KEPT)}
 
     @functools.cached_property
     def n_edges(self) -> np.ndarray:
@@ -94,20 +102,19 @@ class ShardedStore(GraphStore):
         if name in OFFSETS:
             return np.append(0, np.cumsum(self._numbers(OFFSETS[name])))
         if name in ("ids", "reduced_formula"):
-            return Texts([shard.raw_texts(name) for shard in self._shards])
+            return Texts(self.shards, name)
         if name == "space_group":
             return self._numbers(name).astype(np.uint8)
-        parts = [shard.columns[name] for shard in self._shards]
-        return Scattered(parts, _TYPES.get(name, np.int32))
+        table = self._tables[_COUNT_OF.get(name, _CRYSTALS)]
+        return table.column(name, _TYPES.get(name, np.int32))
 
     def _numbers(self, name: str) -> np.ndarray:
         """``[n]`` int64, of each crystal."""
-        parts = [shard.columns[name] for shard in self._shards]
-        return np.concatenate(parts).astype(np.int64)
+        return np.asarray(Table(self.shards).column(name, np.int64))
 
     def _known_column(self, folder: str, name: str) -> np.ndarray:
         parts: list[np.ndarray] = []
-        for shard in self._shards:
+        for shard in self.shards:
             if folder == "tags":
                 there = f"tags/{name}" in shard.text_names
                 parts.append(shard.texts(f"tags/{name}") if there else np.full(len(shard), ""))
