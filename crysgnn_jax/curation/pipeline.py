@@ -313,7 +313,7 @@ class _Curation:
         self._units = _Units(plan.sources, plan.crystals_a_shard)
         self._excluded = _Units(plan.exclude, plan.crystals_a_shard) if plan.exclude else None
         self._seconds: dict[str, float] = {}
-        self._worker_seconds: Counter[str] = Counter()
+        self._worker_seconds = {"write": 0.0}
         self._clock = time.perf_counter()
 
     def run(
@@ -472,7 +472,8 @@ class _Curation:
         notes = [("", note) for note in notes_of(self._units.whole)]
         notes += [(id, note) for about in abouts for id, note in about["notes"]]
         for about in compared.abouts:
-            self._worker_seconds.update(about["seconds"])
+            for step, taken in about["seconds"].items():
+                self._worker_seconds[step] = self._worker_seconds.get(step, 0.0) + taken
         duplicates = self._repetitions(compared, DUPLICATE)
         stay = compared.rows(STAYS)
         return Facts(
@@ -488,7 +489,7 @@ class _Curation:
             pairs=dict(Counter((source, other) for _, source, _, other in duplicates)),
             counts=_added([made.facts for made in shards.values()]),
             seconds=self._seconds,
-            worker_seconds=dict(self._worker_seconds),
+            worker_seconds=self._worker_seconds,
             n_drafts=len(abouts),
             n_found=n_found,
         )
@@ -561,5 +562,5 @@ def _added(facts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     out = {}
     for name in facts[0]:
         length = max(len(one[name]) for one in facts)
-        out[name] = sum(np.pad(one[name], (0, length - len(one[name]))) for one in facts)
+        out[name] = np.sum([np.pad(one[name], (0, length - len(one[name]))) for one in facts], 0)
     return out

@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -102,14 +101,15 @@ def make_draft(
     skipped: list[tuple[str, str, int]] = []
     notes: list[tuple[str, str]] = []
     read = [0] * len(making.sources)
-    seconds = Counter(dict.fromkeys((*STEPS, "look"), 0.0))
+    seconds = dict.fromkeys((*STEPS, "look"), 0.0)
     for source, items, left_out in _chunks(pieces, frozenset(deadly)):
         read[source] += len(items) + len(left_out)
         skipped += [(id_of(item), DEADLY, source) for item in left_out]
         made = make_graphs(
             making.decode, items, making.settings, making.label_names, making.max_atoms
         )
-        seconds.update(made.seconds)
+        for step, taken in made.seconds.items():
+            seconds[step] += taken
         skipped += [(id, reason, source) for id, reason in made.skipped]
         notes += made.notes
         if not made.columns:
@@ -121,7 +121,7 @@ def make_draft(
         found |= {"look_counts": looks.counts, LOOKS: looks.values}
         parts.append(found | {"source": np.full(len(made.tags), source, np.uint16)})
         tags += [{SOURCE: making.sources[source], **tag} for tag in made.tags]
-    about = {"read": read, "skipped": skipped, "notes": notes, "seconds": dict(seconds)}
+    about = {"read": read, "skipped": skipped, "notes": notes, "seconds": seconds}
     start = time.perf_counter()
     columns: dict[str, np.ndarray] = {}
     texts: Mapping[str, Sequence[str]] = {"ids": []}
@@ -219,7 +219,7 @@ def _chosen(
     draft: Shard, keep: np.ndarray
 ) -> tuple[dict[str, np.ndarray], dict[str, Sequence[str]]]:
     """Columns and texts of a shard, of the crystals of a draft that stay."""
-    rows = {}
+    rows: dict[str, np.ndarray] = {}
     for count, names in KEPT.items():
         rows |= dict.fromkeys(names, np.repeat(keep, draft.columns[count]))
     columns = {
