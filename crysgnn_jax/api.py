@@ -9,6 +9,7 @@ from typing import Any, overload
 import flax.linen as nn
 
 from crysgnn_jax.batches.splits import make_split
+from crysgnn_jax.crystals.excluded import excluded
 from crysgnn_jax.crystals.readers import read
 from crysgnn_jax.crystals.sources import Source, require_tag
 from crysgnn_jax.errors import UserError
@@ -173,7 +174,7 @@ def pretrain(
       follow: a teacher whose atom embeddings the network learns to tell, instead of the objectives,
         or beside them where ``recipe`` or ``objectives`` is given: a student's start.
       exclude: crystals, each as of `read`, whose reduced formulas are left out of ``data``: those
-        that students will be tested on.
+        that students will be tested on; or a student's ``splits.json``, see `excluded`.
       model: settings of its module, such as ``{"width": 64}``.
       graphs: how to make the graphs.
       cache: as of `build_store`, and ``workers`` likewise.
@@ -207,7 +208,7 @@ def pretrain(
     )
     store = build_store(source, featuriser, cache=cache, workers=workers)
     chosen = Devices(devices)
-    split = hold_out(rows_without(store, [read(x) for x in exclude]), training.seed)
+    split = hold_out(rows_without(store, [excluded(x, source) for x in exclude]), training.seed)
     chosen.require(len(split.train))
     training = training.filled(found.network.recipe, len(split.train), len(chosen))
     following: dict[str, Any] = {}

@@ -76,8 +76,9 @@ def parser() -> flags.Parser:
         action="append",
         default=[],
         metavar="NAME|PATH",
-        help="crystals that students will be tested on: what has the reduced formula of any of "
-        "them is left out of --data; may be repeated (default: none)",
+        help="crystals that students will be tested on, or a student's SPLITS.json: what has the "
+        "reduced formula of any of them, or of the split's test crystals, is left out of --data; "
+        "may be repeated (default: none)",
     )
     group = flags.add_run_flags(out, "runs/teacher; for others runs/NETWORK")
     flags.add_config_flag(group)
@@ -117,6 +118,7 @@ def parser() -> flags.Parser:
 def execute(args: argparse.Namespace) -> None:
     """Do what the flags say."""
     from crysgnn_jax.commands import data
+    from crysgnn_jax.crystals.excluded import excluded
     from crysgnn_jax.crystals.readers import read
     from crysgnn_jax.graphs.settings import FeaturiserSettings
     from crysgnn_jax.pretraining.objective import Weighted
@@ -162,14 +164,15 @@ def execute(args: argparse.Namespace) -> None:
         released=args.recipe == "released",
     )
     names = args.data or ["bundled"]
-    source = data.limited(read(names), args.limit)
-    excluded = [read(name) for name in args.exclude]
+    whole = read(names)
+    source = data.limited(whole, args.limit)
+    left_out = [excluded(name, whole) for name in args.exclude]
     devices = Devices(args.devices)
     path = args.workdir or Path(WORKDIRS.get(args.network, f"runs/{args.network}"))
     build = data.Graphs(args, path)
     store = build(source, featuriser)
-    rows = rows_without(store, excluded)
-    if excluded:
+    rows = rows_without(store, left_out)
+    if left_out:
         print(f"{len(store) - len(rows)} crystals left out by formula", file=sys.stderr)
     split = hold_out(rows, args.seed)
     devices.require(len(split.train))

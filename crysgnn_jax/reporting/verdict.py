@@ -81,6 +81,12 @@ def _warnings_of_property(result: Mapping[str, Any]) -> list[str]:
             "element features): structures have taught it nothing yet. More crystals or epochs may "
             "help."
         )
+    if seen := result.get("teacher_has_seen"):
+        found.append(
+            f"What it learned from has seen {seen['by_formula']:,} of the test crystals, or others "
+            "of their formula: its error on new crystals is larger. Keep them out of "
+            "pre-training, or test on others."
+        )
     if n_test < FEWEST_TESTED:
         found.append(
             f"Its error is of {n_test} test crystal{'s' if n_test != 1 else ''}, which is too few: "

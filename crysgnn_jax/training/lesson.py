@@ -1,6 +1,7 @@
 """What a student learns a property from: crystals with labels, and the teacher's view of them."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from crysgnn_jax.training.chgnet import CHGNET, CHGNetTeacher
 from crysgnn_jax.training.devices import Devices
 from crysgnn_jax.training.embeddings_file import EmbeddingsFile
 from crysgnn_jax.training.logs import Progress
+from crysgnn_jax.training.memory import Seen
 from crysgnn_jax.training.predictor import TrainedModel, about_start, start_of, take_over
 from crysgnn_jax.training.property_task import PropertyTask, Start
 from crysgnn_jax.training.run import Draw, Run, no_pictures, train
@@ -93,7 +95,7 @@ class Student:
             "embedding_bias": "bias" in teacher.variables["params"]["encoder"]["embedding"],
             "freeze_encoder": freeze,
         }
-        start = Start(begin, teacher.fingerprint, about_start(teacher))
+        start = Start(begin, teacher.fingerprint, about_start(teacher), memory=teacher.memory)
         return cls("fine-tuned", OTHERS["fine-tuned"], model, start)
 
     @classmethod
@@ -137,7 +139,7 @@ class Student:
             raise UserError(
                 f"`autoencoder` {source.path} holds {source.name}; {self.name} starts from {wanted}"
             )
-        start = Start(take_over(source, "convolution_"), source.fingerprint)
+        start = Start(take_over(source, "convolution_"), source.fingerprint, memory=source.memory)
         return dataclasses.replace(self, start=start)
 
 
@@ -250,7 +252,27 @@ class Lesson:
             overwrite=overwrite,
         )
         run = dataclasses.replace(run, named=named or {}, continued=continued)
+        task = dataclasses.replace(task, seen=self.seen(split))
         return train(run, task, draw)
+
+    def seen(self, split: Split) -> Seen | None:
+        """What the teacher, or what the student starts from, has seen of the test crystals, with a
+        warning; None for nothing, as far as is known."""
+        memories = {
+            "what the student starts from": self.student.start and self.student.start.memory,
+            "the teacher": getattr(self.teacher, "memory", None),
+        }
+        found = {
+            whose: memory.seen(self.store, split.test)
+            for whose, memory in memories.items()
+            if memory is not None
+        }
+        found = {whose: seen for whose, seen in found.items() if seen.by_formula}
+        if not found:
+            return None
+        whose = max(found, key=lambda whose: found[whose].by_formula)
+        _warn_once(found[whose].in_words(whose))
+        return found[whose]
 
     def not_tested(self, split: Split) -> np.ndarray:
         """Rows of the store, with labels and without, but those that are to be tested on, and
@@ -392,6 +414,12 @@ class Lesson:
             teacher_name=shipped.label_of(self.teacher.path) if self.teacher else "",
         )
         return run, task
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    """A comparison tests many students on the same crystals."""
+    _log.warning("%s", message)
 
 
 def prepare(

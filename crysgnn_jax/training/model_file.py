@@ -18,6 +18,7 @@ from crysgnn_jax.training.checkpoints import restore_best
 from crysgnn_jax.training.workdir import (
     CHECKPOINTS,
     CONFIG,
+    MEMORY,
     REFERENCE,
     RESULT,
     in_terms_of_today,
@@ -35,12 +36,14 @@ class ModelFile(NamedTuple):
       result: content of ``result.json``.
       variables: the best weights, as NumPy arrays.
       reference: content of ``reference.npz``; None where the run had none.
+      memory: content of ``memory.npz``, likewise.
     """
 
     made_with: dict[str, Any]
     result: dict[str, Any]
     variables: dict[str, Any]
     reference: bytes | None = None
+    memory: bytes | None = None
 
 
 def export(source: Path, path: Path) -> None:
@@ -73,8 +76,9 @@ def export(source: Path, path: Path) -> None:
             name: np.ascontiguousarray(value)
             for name, value in traverse_util.flatten_dict(variables, sep="/").items()
         }
-        if (source / REFERENCE).exists():
-            tensors[REFERENCE] = np.frombuffer((source / REFERENCE).read_bytes(), np.uint8)
+        for name in (REFERENCE, MEMORY):
+            if (source / name).exists():
+                tensors[name] = np.frombuffer((source / name).read_bytes(), np.uint8)
         content = save(
             tensors,
             {
@@ -129,13 +133,14 @@ def read_model(path: Path, parameter: str = "model") -> ModelFile:
         made_with = in_terms_of_today(config["made_with"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{about} is damaged ({error!r}); export it again") from None
-    reference = tensors.pop(REFERENCE, None)
+    reference, memory = (tensors.pop(name, None) for name in (REFERENCE, MEMORY))
     tree = traverse_util.unflatten_dict(tensors, sep="/")
     return ModelFile(
         made_with,
         result,
         {"params": {}, "batch_stats": {}, **tree},
         None if reference is None else reference.tobytes(),
+        None if memory is None else memory.tobytes(),
     )
 
 

@@ -29,6 +29,7 @@ from crysgnn_jax.training.checkpoints import require_shapes, restore_best
 from crysgnn_jax.training.devices import Devices
 from crysgnn_jax.training.evaluation import Evaluator, predicted
 from crysgnn_jax.training.kept_embeddings import kept_embeddings, new_embeddings
+from crysgnn_jax.training.memory import Memory
 from crysgnn_jax.training.model_file import export, read_model
 from crysgnn_jax.training.predictions import Predictions, assess, require_asked
 from crysgnn_jax.training.property_task import Start, Variables, bare
@@ -38,6 +39,7 @@ from crysgnn_jax.training.settings import LEVEL
 from crysgnn_jax.training.workdir import (
     CHECKPOINTS,
     CONFIG,
+    MEMORY,
     REFERENCE,
     RESULT,
     read_json,
@@ -286,6 +288,20 @@ class TrainedModel:
         path = self.path / REFERENCE
         return Reference.load(path) if path.exists() else None
 
+    @functools.cached_property
+    def memory(self) -> Memory | None:
+        """What it remembers of the crystals that it was trained on without labels; None for
+        nothing.
+
+        Raises:
+          UserError: the file is damaged.
+        """
+        if self.path.is_file():
+            content = read_model(self.path).memory
+            return None if content is None else Memory.load(self.path, io.BytesIO(content))
+        path = self.path / MEMORY
+        return Memory.load(path) if path.exists() else None
+
     def outputs(
         self,
         store: GraphStore,
@@ -502,7 +518,7 @@ def start_of(model: TrainedModel) -> Start:
         return jax.tree_util.tree_map_with_path(taken, dict(variables))
 
     standardiser = model.standardiser if model.property is not None else None
-    return Start(begin, model.fingerprint, about_start(model), standardiser)
+    return Start(begin, model.fingerprint, about_start(model), standardiser, model.memory)
 
 
 def about_start(model: TrainedModel) -> dict[str, Any]:

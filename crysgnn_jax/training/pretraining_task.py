@@ -24,9 +24,10 @@ from crysgnn_jax.pretraining.objective import (
 )
 from crysgnn_jax.pretraining.registry import PRETRAINED, RELEASED
 from crysgnn_jax.training.evaluation import Evaluator
+from crysgnn_jax.training.memory import Memory
 from crysgnn_jax.training.property_task import Start, bare
 from crysgnn_jax.training.run import Learner, Run
-from crysgnn_jax.training.workdir import Workdir
+from crysgnn_jax.training.workdir import MEMORY, Workdir
 
 VALIDATION_FRACTION = 0.05
 
@@ -55,6 +56,7 @@ def rows_without(store: GraphStore, excluded: Sequence[Source]) -> np.ndarray:
 
     So that a teacher has not seen what its students are tested on: the same compound would be
     there under another id, or as another polymorph. Crystals that cannot be read have no formula.
+    What a user may name is read by `crystals.excluded.excluded`.
     """
     if not excluded:
         return np.arange(len(store))
@@ -169,6 +171,7 @@ class PretrainingTask:
             _, metrics = evaluate(variables)
             ids = split.ids(store)
             workdir.write_splits({name: ids[name] for name in ("train", "validation")})
+            Memory.of(store, rows).save(workdir.path / MEMORY)
             counts = {"n_train": len(split.train), "n_validation": len(split.validation)}
             return {"task": "pretraining", **counts, "n_test": 0, **metrics}
 

@@ -28,6 +28,7 @@ from crysgnn_jax.objectives.property import Standardiser, property_loss
 from crysgnn_jax.settings import deciding
 from crysgnn_jax.training.baseline import mae_of_composition
 from crysgnn_jax.training.evaluation import Evaluator, predicted
+from crysgnn_jax.training.memory import Memory, Seen
 from crysgnn_jax.training.reference import Reference, kept
 from crysgnn_jax.training.run import Learner, Run
 from crysgnn_jax.training.settings import PropertySettings
@@ -50,12 +51,14 @@ class Start(NamedTuple):
       about: what ``result.json`` is to say of how that was trained.
       standardiser: of the property that it was trained on, in whose terms its outputs are; None
         where it was not, for the training crystals then decide.
+      memory: of what it was trained on without labels; None where that is not known.
     """
 
     begin: Callable[[Variables], Variables]
     fingerprint: str
     about: Mapping[str, Any] = {}
     standardiser: Standardiser | None = None
+    memory: Memory | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +81,7 @@ class PropertyTask:
       taught: what members say of crystals without a label, which are learned from beside the
         others; None for none.
       teacher_name: as the user knows it.
+      seen: what the teacher, or the start, has seen of the test crystals; None for nothing.
     """
 
     settings: PropertySettings
@@ -90,6 +94,7 @@ class PropertyTask:
     unlabelled: np.ndarray | None = None
     taught: Taught | None = None
     teacher_name: str = ""
+    seen: Seen | None = None
 
     @property
     def beside(self) -> np.ndarray | None:
@@ -265,6 +270,7 @@ class PropertyTask:
         if self.start is not None and self.start.about:
             start = {"start": dict(self.start.about)}
         unlabelled = {} if self.beside is None else {"n_unlabelled": len(self.beside)}
+        seen = {} if self.seen is None else {"teacher_has_seen": self.seen._asdict()}
         return {
             "task": "student",
             "property": settings.property,
@@ -277,6 +283,7 @@ class PropertyTask:
             "n_test": len(split.test),
             **unlabelled,
             **start,
+            **seen,
             "train_mae": mae["train"],
             "validation_mae": mae["validation"],
             "test_mae": mae["test"],

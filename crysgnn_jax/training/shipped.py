@@ -120,7 +120,8 @@ def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def ship(workdir: Path, folder: Path) -> None:
     """Copy the best weights of a finished run, with its settings, result, and what it keeps of its
-    training crystals, to a folder; data are named without where they lay."""
+    training crystals, to a folder; data are named without where they lay. Of what a teacher was
+    trained on, the formulas alone are kept, by `experiments.studies.seen`."""
     from crysgnn_jax.training.checkpoints import restore_best  # which imports JAX
 
     folder.mkdir(parents=True, exist_ok=True)

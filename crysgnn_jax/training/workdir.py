@@ -17,6 +17,7 @@ from crysgnn_jax.files import of_the_disk, write_json, written
 
 CONFIG, RESULT, METRICS, CHECKPOINTS = "config.json", "result.json", "metrics.jsonl", "checkpoints"
 REFERENCE = "reference.npz"
+MEMORY = "memory.npz"
 LOCK = ".lock"
 SKIPPED, NOTES = "skipped.csv", "notes.csv"
 PREDICTIONS, WORST, REPORT = "predictions.csv", "worst.npz", "report.html"
@@ -27,7 +28,7 @@ _NO_RUN_YET = {LOCK, CONFIG + ".tmp", SKIPPED, NOTES}
 
 _OF_A_RUN = {CONFIG, RESULT, METRICS, CHECKPOINTS, *_NO_RUN_YET}
 _MORE_OF_A_RUN = {
-    *("splits.json", PREDICTIONS, REFERENCE, WORST, REPORT, TENSORBOARD, WANDB),
+    *("splits.json", PREDICTIONS, REFERENCE, MEMORY, WORST, REPORT, TENSORBOARD, WANDB),
     *("loss.png", "loss.svg", "parity.png", "parity.svg", "error.txt"),
     *("explanation.csv", "explanation.png", "explanation.svg"),
 }

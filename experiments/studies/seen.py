@@ -1,4 +1,5 @@
-"""What the shipped networks have seen: elements and sizes, counted over their crystals.
+"""What the shipped networks have seen: elements and sizes, counted over their crystals; and hashes
+of their formulas, by which a student is warned whose test crystals are among them.
 
     python -m experiments.studies.seen UNTAGGED --exclude bundled --exclude jarvis_1k.npz \
         --exclude held_out.npz
@@ -17,8 +18,10 @@ from crysgnn_jax.crystals.readers import read
 from crysgnn_jax.crystals.sources import formulas_of
 from crysgnn_jax.errors import InvalidCrystal
 from crysgnn_jax.files import write_json
+from crysgnn_jax.training.memory import Memory
 from crysgnn_jax.training.settings import TEACHER
 from crysgnn_jax.training.shipped import FOLDER, SEEN
+from crysgnn_jax.training.workdir import MEMORY
 
 QUANTILES = (0.0, 0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999, 1.0)
 
@@ -33,6 +36,7 @@ def main() -> None:
     elements = np.zeros(101, np.int64)
     sizes: list[int] = []
     volumes: list[float] = []
+    formulas: set[str] = set()
     n_excluded = 0
     source = read(args.untagged)
     for start in range(0, len(source), 1000):
@@ -46,6 +50,7 @@ def main() -> None:
                 continue
             elements[np.unique(crystal.species)] += 1
             sizes.append(len(crystal.species))
+            formulas.add(crystal.reduced_formula)
             volumes.append(abs(np.linalg.det(crystal.lattice)) / len(crystal.species))
     quantiles = lambda values, digits: {
         f"{q:g}": round(float(np.quantile(values, q)), digits) for q in QUANTILES
@@ -59,6 +64,7 @@ def main() -> None:
             "quantiles_of_volume_per_atom": quantiles(volumes, 3),
         },
     )
+    Memory.of_formulas(formulas).save(args.output.with_name(MEMORY))
     print(f"{len(sizes)} crystals, {n_excluded} excluded by formula: {args.output}")
 
 
