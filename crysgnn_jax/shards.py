@@ -16,6 +16,7 @@ import json
 import mmap
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,9 @@ _TYPES = {
 """Names of safetensors → types of NumPy."""
 
 _ADDRESS = re.compile(r"([\w+.-]+::)*[\w+.-]+://")
+
+_EXTRAS = ("s3",)
+"""Kinds of addresses whose package an extra of this one installs."""
 
 _CAN_ADVISE = all(hasattr(mmap, f"MADV_{name}") for name in ("WILLNEED", "RANDOM", "DONTNEED"))
 """Not on Windows, where files are read all the same."""
@@ -127,7 +131,8 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> None:
         return
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    # Others may be writing the same, on other machines too.
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         draft.write_bytes(content)
         os.replace(draft, path)
@@ -147,8 +152,16 @@ def file_system(path: str | os.PathLike) -> tuple[Any, str]:
 
     try:
         return fsspec.core.url_to_fs(str(path))
-    except (ImportError, ValueError) as error:
-        raise UserError(f"{path}: {str(error).splitlines()[0]}") from None
+    except ImportError as error:
+        extra = str(path).partition("://")[0].rpartition("::")[2]
+        remedy = f"; pip install 'crysgnn-jax[{extra}]'" if extra in _EXTRAS else ""
+        raise UserError(f"{path}: {_one_line(error)}{remedy}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: {_one_line(error)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def local_copy(path: str | os.PathLike, cache_dir: str | os.PathLike | None = None) -> Path:
@@ -170,21 +183,21 @@ def local_copy(path: str | os.PathLike, cache_dir: str | os.PathLike | None = No
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
     except Exception as error:  # of any file system
-        raise UserError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
+        raise UserError(f"{path} cannot be read ({_one_line(error)})") from error
     root = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     make_cache_dir(root)
     name = hashlib.blake2b(state.encode(), digest_size=16).hexdigest()
     copy = root / "fetched" / f"{name}-{inner.rpartition('/')[2]}"
     if not copy.exists():
         copy.parent.mkdir(exist_ok=True)
-        draft = copy.with_name(f"{copy.name}.{os.getpid()}.tmp")
+        draft = copy.with_name(f"{copy.name}.{secrets.token_hex(4)}.tmp")
         try:
             files.get_file(inner, str(draft))
             os.replace(draft, copy)
         except OSError:
             raise
         except Exception as error:
-            raise UserError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
+            raise UserError(f"{path} cannot be read ({_one_line(error)})") from error
         finally:
             with contextlib.suppress(OSError):
                 draft.unlink()

@@ -141,6 +141,7 @@ class Combined:
     one before it, are not known unread, all of its crystals are renamed in this way.
 
     Attributes:
+      sources: its members.
       repeated: ``[len(self)]`` bool: which items are renamed.
 
     Raises:
@@ -150,24 +151,24 @@ class Combined:
     decode = staticmethod(decode_combined)
 
     def __init__(self, sources: Iterable[Source]):
-        self._sources = list(sources)
-        if not self._sources:
+        self.sources = list(sources)
+        if not self.sources:
             raise UserError("there are no data to combine; name at least one source")
-        names = [source.name for source in self._sources]
+        names = [source.name for source in self.sources]
         for name in names:
             if names.count(name) > 1:
                 raise UserError(f"the data {name!r} are given twice; give them once")
         self.name = " + ".join(names)
         self.notes = [
-            f"{source.name}: {note}" for source in self._sources for note in notes_of(source)
+            f"{source.name}: {note}" for source in self.sources for note in notes_of(source)
         ]
         self.label_names = tuple(
-            dict.fromkeys(label for source in self._sources for label in source.label_names)
+            dict.fromkeys(label for source in self.sources for label in source.label_names)
         )
-        self._offsets = np.cumsum([0, *map(len, self._sources)])
-        member_ids = [source.ids() for source in self._sources]
+        self._offsets = np.cumsum([0, *map(len, self.sources)])
+        member_ids = [source.ids() for source in self.sources]
         self.repeated = np.concatenate(
-            [_repeated(source, member_ids[: k + 1]) for k, source in enumerate(self._sources)]
+            [_repeated(source, member_ids[: k + 1]) for k, source in enumerate(self.sources)]
         )
         self._ids: np.ndarray | None = None
         known = [ids for ids in member_ids if ids is not None]
@@ -183,19 +184,29 @@ class Combined:
         """``[len(self)]`` text: the ids where all members know theirs unread, else None."""
         return self._ids
 
+    def repeated_ids(self) -> list[np.ndarray | None]:
+        """Of each member, the ids of the items that are renamed; None where all are, and their ids
+        are not known unread."""
+        found: list[np.ndarray | None] = []
+        for source, begin, end in zip(self.sources, self._offsets, self._offsets[1:]):
+            renamed = self.repeated[begin:end]
+            ids = source.ids() if renamed.any() else np.empty(0, str)
+            found.append(ids if ids is None or not len(ids) else ids[renamed])
+        return found
+
     def fingerprint(self) -> str:
         parts = []
-        for source, begin, end in zip(self._sources, self._offsets, self._offsets[1:]):
+        for source, begin, end in zip(self.sources, self._offsets, self._offsets[1:]):
             # The name is part of the content only where it is part of an id.
             parts += [source.fingerprint(), source.name if self.repeated[begin:end].any() else ""]
         return digest_of_texts(*parts)
 
     def labelled(self, label: str) -> np.ndarray:
-        return np.concatenate([source.labelled(label) for source in self._sources])
+        return np.concatenate([source.labelled(label) for source in self.sources])
 
     def items(self, start: int, stop: int) -> list[CombinedItem]:
         items = []
-        for source, begin, end in zip(self._sources, self._offsets, self._offsets[1:]):
+        for source, begin, end in zip(self.sources, self._offsets, self._offsets[1:]):
             first, last = max(start, begin), min(stop, end)
             if first < last:
                 items += [
@@ -230,31 +241,35 @@ def decode_without_labels(item: tuple[Callable[[Any], Crystal], Any]) -> Crystal
 
 
 class WithoutLabels:
-    """A source's crystals without their labels and tags, as a `Source`; see `without_labels`."""
+    """A source's crystals without their labels and tags, as a `Source`; see `without_labels`.
+
+    Attributes:
+      source: whose crystals they are.
+    """
 
     label_names = ()
     decode = staticmethod(decode_without_labels)
 
     def __init__(self, source: Source):
-        self._source = source
+        self.source = source
         self.name = f"{source.name} (unlabelled)"
         self.notes = notes_of(source)
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self.source)
 
     def ids(self) -> np.ndarray | None:
-        return self._source.ids()
+        return self.source.ids()
 
     def fingerprint(self) -> str:
-        return digest_of_texts("without labels", self._source.fingerprint())
+        return digest_of_texts("without labels", self.source.fingerprint())
 
     def labelled(self, label: str) -> np.ndarray:
         return np.zeros(len(self), dtype=bool)
 
     def items(self, start: int, stop: int) -> list[tuple[Callable[[Any], Crystal], Any]]:
-        decode = self._source.decode
-        return [(decode, item) for item in self._source.items(start, stop)]
+        decode = self.source.decode
+        return [(decode, item) for item in self.source.items(start, stop)]
 
 
 def without_labels(source: Source) -> WithoutLabels:

@@ -29,9 +29,10 @@ from crysgnn_jax.cache import default_cache_dir, locked, make_cache_dir
 from crysgnn_jax.checksums import checksums
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.readers.curated import Curated
-from crysgnn_jax.crystals.sources import Source, notes_of
+from crysgnn_jax.crystals.sources import Combined, Source, WithoutLabels, notes_of
 from crysgnn_jax.errors import NoUsableCrystal, UserError
 from crysgnn_jax.files import of_the_disk
+from crysgnn_jax.graphs.joined_store import JoinedStore, Member
 from crysgnn_jax.graphs.making import make_graphs
 from crysgnn_jax.graphs.settings import MAX_ATOMS, FeaturiserSettings
 from crysgnn_jax.graphs.sharded_store import ShardedStore
@@ -101,8 +102,8 @@ def build_store(
     if len(source) == 0:
         raise UserError(f"{source.name} holds no crystals; check the path or the query")
     root = Path(cache_dir) if cache_dir is not None else default_cache_dir()
-    build = lambda: _built(source, settings, root, workers, max_atoms, progress)
-    store = _of_shards(source, settings, root, max_atoms, build) or build()
+    build = lambda part: _built(part, settings, root, workers, max_atoms, progress)
+    store = _ready(source, settings, root, max_atoms, build) or build(source)
     if strict and store.skipped:
         crystal_id, reason = store.skipped[0]
         raise UserError(
@@ -112,27 +113,51 @@ def build_store(
     return store
 
 
-def _of_shards(
+def _ready(
     source: Source,
     settings: FeaturiserSettings,
     root: Path,
     max_atoms: int,
-    build: Callable[[], GraphStore],
+    build: Callable[[Source], GraphStore],
 ) -> GraphStore | None:
-    """The store that a curated set is by itself; none where its graphs are others than are asked
-    for, or ``source`` is no such set."""
-    if not isinstance(source, Curated):
-        return None
-    curated = source.curated
-    if (curated.content, dict(curated.settings)) != (CONTENT, settings.plain()):
-        return None
-    fingerprint = store_fingerprint(source, settings, max_atoms)
-    beside = root / f"{fingerprint}.beside"
+    """The store that a curated set is by itself, also where it is used together with other
+    crystals; None where its graphs are others than are asked for, or ``source`` is no such set.
+
+    Args:
+      build: makes a store.
+    """
+    ready = lambda part: _ready(part, settings, root, max_atoms, build)
+    place = lambda: _beside(root, store_fingerprint(source, settings, max_atoms))
+    whole = lambda: build(source)
+    if isinstance(source, Curated):
+        kept = source.curated
+        if kept.content != CONTENT or kept.settings != settings.plain():
+            return None
+        store = ShardedStore(kept, *place(), whole, root)
+        return store if store.n_nodes.max() <= max_atoms else None
+    if isinstance(source, WithoutLabels):
+        found = ready(source.source)
+        members = [] if found is None else [Member(found, without_labels=True)]
+    elif isinstance(source, Combined):
+        stores = [ready(member) for member in source.sources]
+        members = [
+            Member(store or build(member), f"{member.name}/", repeated)
+            for store, member, repeated in zip(stores, source.sources, source.repeated_ids())
+            if any(stores)
+        ]
+    else:
+        members = []
+    return JoinedStore(members, source.name, *place(), notes_of(source), whole) if members else None
+
+
+def _beside(root: Path, fingerprint: str) -> tuple[str, Path]:
+    """The fingerprint of a store that is read from elsewhere, and the folder for what is kept
+    beside it."""
+    path = root / f"{fingerprint}.beside"
     with _writing(root):
         make_cache_dir(root)
-        beside.mkdir(exist_ok=True)
-    store = ShardedStore(curated, fingerprint, beside, build, root)
-    return store if store.n_nodes.max() <= max_atoms else None
+        path.mkdir(exist_ok=True)
+    return fingerprint, path
 
 
 def _built(

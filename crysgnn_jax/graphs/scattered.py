@@ -224,9 +224,12 @@ class Texts:
         return whole if dtype is None else whole.astype(dtype, copy=False)
 
     def __getitem__(self, index: Any) -> Any:
-        rows = np.arange(len(self))[index]
-        if rows.ndim == 0:
-            return self._of(rows[None])[0]
+        if isinstance(index, slice):
+            rows = np.arange(*index.indices(len(self)))
+        elif np.ndim(index) == 0:
+            return self._of(np.array([range(len(self))[index]]))[0]
+        else:
+            rows = np.arange(len(self))[index]
         if len(rows) <= _AT_A_TIME:
             return self._of(rows)
         starts = range(0, len(rows), _AT_A_TIME)

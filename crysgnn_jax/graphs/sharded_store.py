@@ -6,7 +6,7 @@ crystal by crystal as batches ask for it. A set may hold far more than memory do
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,38 @@ _CRYSTALS = "crystals"
 _COUNT_OF = {name: count for count, names in KEPT.items() for name in names}
 
 
-class ShardedStore(GraphStore):
+class ReducedStore(GraphStore):
+    """A store that has the reduced graphs alone. The whole ones are made when they are asked for.
+
+    Args:
+      path: as of `GraphStore`, and ``meta`` likewise.
+      whole: makes a store of the same crystals that has the whole graphs too.
+    """
+
+    def __init__(self, path: Path, meta: Mapping[str, Any], whole: Callable[[], GraphStore]):
+        super().__init__(path, meta)
+        self._make_whole = whole
+
+    @functools.cached_property
+    def full(self) -> Graphs:
+        """The graphs with every atom and edge. They are made now."""
+        return self._whole.full
+
+    @functools.cached_property
+    def _whole(self) -> GraphStore:
+        whole = self._make_whole()
+        if not np.array_equal(whole.ids, self.ids):
+            raise UserError(
+                f"{self.source_name}: the whole graphs of some of its crystals cannot be made; "
+                "curate it again"
+            )
+        return whole
+
+    def column(self, name: str) -> Any:
+        return self._whole.column(name)
+
+
+class ShardedStore(ReducedStore):
     """A curated set as a graph store.
 
     Attributes:
@@ -70,8 +101,8 @@ class ShardedStore(GraphStore):
                 "notes": [],
                 "n_crystals": len(curated),
             },
+            whole,
         )
-        self._make_whole = whole
         numbers = range(len(curated.shards))
         self.shards = Shards([Shard(curated.shard_path(k), cache_dir) for k in numbers])
         self._tables = {count: Table(self.shards) for count in (_CRYSTALS, *KEPT)}
@@ -81,24 +112,9 @@ class ShardedStore(GraphStore):
         """``[n]`` int64, edges of each crystal's whole graph."""
         return self._numbers("n_edges")
 
-    @functools.cached_property
-    def full(self) -> Graphs:
-        """The graphs with every atom and edge. A set does not keep these: they are made now."""
-        return self._whole.full
-
-    @functools.cached_property
-    def _whole(self) -> GraphStore:
-        whole = self._make_whole()
-        if not np.array_equal(whole.ids, self.ids):
-            raise UserError(
-                f"{self.source_name}: the whole graphs of some of its crystals cannot be made; "
-                "curate it again"
-            )
-        return whole
-
     def column(self, name: str) -> Any:
         if name in OF_WHOLE_GRAPHS:
-            return self._whole.column(name)
+            return super().column(name)
         if name in OFFSETS:
             return np.append(0, np.cumsum(self._numbers(OFFSETS[name])))
         if name in ("ids", "reduced_formula"):

@@ -123,7 +123,9 @@ class GraphStore:
         return self._n_crystals
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.source_name!r}, {len(self)} crystals, {str(self.path)!r})"
+        return (
+            f"{type(self).__name__}({self.source_name!r}, {len(self)} crystals, {str(self.path)!r})"
+        )
 
     ids = _column("ids")
     reduced_formula = _column("reduced_formula")

@@ -638,15 +638,9 @@ def embeddings_of(
 def unlabelled_rows(store: GraphStore) -> np.ndarray:
     """Rows of a store that came without labels, and are not among the others by id and formula."""
     came_without = _came_without(store)
-    ids = _own_ids(store)
-    known = {
-        (ids[row], store.reduced_formula[row]) for row in np.flatnonzero(~came_without).tolist()
-    }
-    rows = [
-        row
-        for row in np.flatnonzero(came_without).tolist()
-        if (ids[row], store.reduced_formula[row]) not in known
-    ]
+    names = list(zip(_own_ids(store), store.reduced_formula.tolist()))
+    known = {names[row] for row in np.flatnonzero(~came_without).tolist()}
+    rows = [row for row in np.flatnonzero(came_without).tolist() if names[row] not in known]
     return np.array(rows, dtype=np.int64)
 
 

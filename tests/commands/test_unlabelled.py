@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 
 from crysgnn_jax.commands import distill
+from crysgnn_jax.crystals.readers import read
 from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.graphs.build import build_store
+from crysgnn_jax.graphs.settings import FeaturiserSettings
+from crysgnn_jax.graphs.shard_contents import write_set
 from toy_runs import prepare, run
 from toys import collection
 
@@ -127,3 +131,14 @@ def test_each_step_holds_some_of_them(here):
     seen = {int(row) for epoch in range(4) for step in loader.epoch(own, (0, epoch))
             for batch in step for row in batch if row >= 24}  # fmt: skip
     assert seen == set(beside.tolist())
+
+
+def test_a_curated_set_of_them_teaches_the_same(here, twins):
+    copy = here / "sets" / "more"
+    graphs = build_store(read(here / "more.npz"), FeaturiserSettings(), cache_dir=here / "other")
+    write_set(graphs, copy, crystals_a_shard=16)
+    stores = len(list((here / "cache").glob("*/meta.json")))
+    _distil(here, "of set", "--unlabelled", copy, "--unlabelled-per-batch", "4")
+    assert _predictions(here / "of set" / "distilled") == _predictions(twins / "distilled")
+    # Another store is not built of it.
+    assert len(list((here / "cache").glob("*/meta.json"))) == stores
