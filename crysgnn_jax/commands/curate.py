@@ -7,9 +7,14 @@ crysgnn curate crystals_800k/ --output s3://bucket/set --engine ray
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from crysgnn_jax.commands import cli, flags
+from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.settings import MAX_ATOMS, FeaturiserSettings
+
+if TYPE_CHECKING:
+    from crysgnn_jax.crystals.sources import Source
 
 
 def parser() -> flags.Parser:
@@ -53,8 +58,9 @@ def parser() -> flags.Parser:
         action="append",
         default=[],
         metavar="SOURCE",
-        help="crystals that are to be tested on, which the set is not to have, nor what repeats "
-        "them; may be repeated (default: none)",
+        help="crystals that students will be tested on, or a student's SPLITS.json, which stands "
+        "for its test crystals: the set has neither them nor what repeats them; may be repeated "
+        "(default: none)",
     )
     group.add_argument(
         "--max-atoms",
@@ -100,6 +106,7 @@ def parser() -> flags.Parser:
 def execute(args: argparse.Namespace) -> None:
     """Do what the flags say."""
     from crysgnn_jax.commands import data
+    from crysgnn_jax.crystals.readers import read
     from crysgnn_jax.curation.engine import engine_of
     from crysgnn_jax.curation.pipeline import Plan, curate
     from crysgnn_jax.processes import default_workers
@@ -107,9 +114,10 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.reporting.tables import counted
     from crysgnn_jax.training.workdir import environment
 
+    sources = data.sources_of(args)
     plan = Plan(
-        data.sources_of(args),
-        exclude=[data.read_all([name], "exclude") for name in args.exclude],
+        sources,
+        exclude=[_excluded(name, read(sources)) for name in args.exclude],
         settings=FeaturiserSettings(**flags.given(args, FeaturiserSettings)),
         max_atoms=args.max_atoms,
         tolerance=args.tolerance,
@@ -137,3 +145,13 @@ def execute(args: argparse.Namespace) -> None:
         f"{args.output}: {counted(len(found.shards), 'shard')}, {size / len(found):.0f} bytes a "
         "crystal; report.json and report.png say more"
     )
+
+
+def _excluded(name: str, whole: "Source") -> "Source":
+    """The crystals behind an ``--exclude``."""
+    from crysgnn_jax.crystals.excluded import excluded
+
+    try:
+        return excluded(name, whole)
+    except UserError as error:
+        raise UserError(str(error).replace("`data`", "`exclude`")) from None

@@ -63,7 +63,7 @@ def test_it_writes_a_set_and_tells_what_became_of_the_crystals(folders, capsys, 
     assert told["crystal_systems"]["cubic"] == 3 and told["space_groups"] == {"225": 2, "229": 1}
     assert {"command", "versions", "seconds", "worker_seconds"} <= set(told)
     assert Path("set/report.png").read_bytes().startswith(b"\x89PNG")
-    assert read("set").ids().tolist() == ["Cu", "Al", "two/Fe"]
+    assert read("set").ids().tolist() == ["Al", "Cu", "Fe"]
     cli.call(curate, [*words, "--output", "set"])
     assert capsys.readouterr().out == "set is finished: 3 crystals\n"
 
@@ -73,6 +73,14 @@ def test_what_is_excluded_stays_out_and_is_listed(folders, capsys):
     assert read("set").ids().tolist() == ["Al"]
     assert rows("set/excluded.csv")[1:] == [["Cu", "one", "Cu", "two"]]
     assert "one     2     0        1         0           1" in capsys.readouterr().out
+
+
+def test_a_split_stands_for_its_test_crystals(folders):
+    Path("splits.json").write_text('{"train": ["Cu"], "validation": [], "test": ["Al"]}')
+    words = ["one", "--exclude", "splits.json", "--output", "set", "--workers", "1"]
+    cli.call(curate, words)
+    assert read("set").ids().tolist() == ["Cu"]
+    assert rows("set/excluded.csv")[1:] == [["Al", "one", "Al", "splits.json (one)"]]
 
 
 @pytest.mark.parametrize(
@@ -85,6 +93,7 @@ def test_what_is_excluded_stays_out_and_is_listed(folders, capsys):
         (["one", "--output", "one/Al.cif"], "--output one/Al.cif is a file; name a directory"),
         (["one", "--output", "set", "--tolerance", "0"], "--tolerance 0: give a number greater"),
         (["one", "one", "--output", "set"], "given twice"),
+        (["one", "--exclude", "nowhere", "--output", "set"], "--exclude nowhere: no such file"),
     ],
 )
 def test_what_cannot_be_is_told_in_one_line(folders, capsys, words, message):
