@@ -370,7 +370,7 @@ class _Curation:
         paths = [self._place.path(f"{DRAFTS}/{name}") for name in names]
         todo = [k for k, path in enumerate(paths) if names[k] not in there or not _whole(path)]
         done = len(units.whole) - sum(map(units.n_items, todo))
-        show = self._progress(f"graphs of {units.whole.name}")
+        show = self._progress("read, symmetry, graphs" + " of what is excluded" * bool(prefix))
         show(done, len(units.whole))
         deadly: dict[int, list[int]] = {}
 

@@ -150,7 +150,7 @@ def test_nothing_that_can_be_used_is_told_and_nothing_is_left(tmp_path):
 def test_a_curation_that_was_stopped_goes_on(tmp_path, expected):
     def stop(what):
         def show(done, total):
-            if what.startswith("graphs") and done >= 12:
+            if what.startswith("read") and done >= 12:
                 raise KeyboardInterrupt
 
         return show
