@@ -26,8 +26,15 @@ from crysgnn_jax.cache import Lock
 from crysgnn_jax.checksums import VERIFIED
 from crysgnn_jax.crystals.sources import Combined, Source, notes_of
 from crysgnn_jax.curated import CURATED, CuratedSet, open_curated, write_curated
-from crysgnn_jax.curation.compared import DUPLICATE, EXCLUDED, REPEATED_ID, STAYS, Compared
-from crysgnn_jax.curation.engine import LOST, Engine
+from crysgnn_jax.curation.compared import (
+    DUPLICATE,
+    EXCLUDED,
+    REPEATED_ID,
+    STAYS,
+    Compared,
+    first_of_rows,
+)
+from crysgnn_jax.curation.engine import LOST, Engine, InProcess
 from crysgnn_jax.curation.place import Place
 from crysgnn_jax.curation.work import (
     Made,
@@ -327,10 +334,8 @@ class _Curation:
         self._lap("graphs")
         with tempfile.TemporaryDirectory(prefix="crysgnn-") as folder:
             self._place.refresh()
-            show = self._progress("duplicates")
-            show(0, 1)
-            compared = Compared([*excluded, *drafts], len(excluded), self._plan.tolerance, folder)
-            show(1, 1)
+            compared = Compared([*excluded, *drafts], len(excluded), folder)
+            self._compare(compared)
             self._lap("duplicates")
         stopping.check()
         self._require_some(compared, len(excluded))
@@ -408,6 +413,23 @@ class _Curation:
         # Not those whose process was ended by something else.
         return sorted(start for start, _ in lost_of(spans))
 
+    def _compare(self, compared: Compared) -> None:
+        """Find out which crystals repeat which."""
+        blocks = compared.blocks()
+        total, done = sum(map(len, blocks)), 0
+        show = self._progress("duplicates")
+        show(0, total)
+        # Copies of remote drafts are here, and not where the workers are.
+        engine = InProcess() if self._place.is_remote else self._engine
+        arguments = lambda k: compared.arguments(blocks[k], self._plan.tolerance)
+        lost = _given_up("they compared crystals")
+        found = []
+        for k, first in _answered(engine, first_of_rows, range(len(blocks)), arguments, lost):
+            found.append((blocks[k], first))
+            done += len(first)
+            show(done, total)
+        compared.settle(found)
+
     def _shards(
         self, compared: Compared, n_excluded: int, drafts: Sequence[str]
     ) -> dict[str, Made]:
@@ -423,13 +445,7 @@ class _Curation:
         show, done = self._progress("shards"), 0
         show(done, total)
 
-        def lost(number: int, times: int) -> None:
-            if times >= _MOST_DEATHS:
-                raise UserError(
-                    f"{times} processes ended while they wrote {files[number]}; memory ran out "
-                    "(pass fewer `workers`); what is finished is kept"
-                )
-
+        lost = _given_up("they wrote shards")
         arguments = lambda k: (drafts[k], keeps[k], self._place.path(files[k]))
         found: dict[str, Made] = {}
         for number, made in _answered(self._engine, make_shard, list(keeps), arguments, lost):
@@ -539,6 +555,19 @@ def _answered(
             times[key] += 1
             lost(key, times[key])
         left = again
+
+
+def _given_up(what: str) -> Callable[[Any, int], None]:
+    """What raises where a call was lost too often; ``what`` its process was about."""
+
+    def lost(key: Any, times: int) -> None:
+        if times >= _MOST_DEATHS:
+            raise UserError(
+                f"{times} processes ended while {what}; memory ran out (pass fewer `workers`); "
+                "what is finished is kept"
+            )
+
+    return lost
 
 
 def _parts(start: int, stop: int) -> list[tuple[int, int]]:

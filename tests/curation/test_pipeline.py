@@ -13,7 +13,7 @@ from listed import Item, Listed, listed
 
 from crysgnn_jax import shards
 from crysgnn_jax.crystals.readers import read
-from crysgnn_jax.curation import pipeline, work
+from crysgnn_jax.curation import compared, pipeline, work
 from crysgnn_jax.curation.engine import InProcess, engine_of
 from crysgnn_jax.curation.pipeline import Plan, curate
 from crysgnn_jax.errors import NoUsableCrystal, UserError
@@ -251,7 +251,7 @@ def test_a_place_that_takes_no_files_is_told_before_the_work(tmp_path):
 def test_a_draft_that_was_cut_is_made_again(tmp_path, expected):
     def stop(what):
         def show(done, total):
-            if what == "duplicates":
+            if what == "duplicates" and not done:
                 raise KeyboardInterrupt
 
         return show
@@ -326,3 +326,14 @@ def test_an_s3_store_takes_a_set(expected, monkeypatch, tmp_path):
     finally:
         own.stop()
         fsspec.filesystem("s3").clear_instance_cache()
+
+
+def test_crystals_are_compared_in_parts_as_if_they_were_not(tmp_path, monkeypatch):
+    other = Listed([Item(f"d-{k}", 3.0 * 1.05 ** (k // 2) * (1 + 1e-4 * k)) for k in range(8)], "d")
+    whole = made(plan(listed(6), other), tmp_path / "one")[1]
+    monkeypatch.setattr(compared, "BLOCK", 1)
+    with engine_of("local", 2) as engine:
+        assert made(plan(listed(6), other), tmp_path / "two", engine)[1].duplicates == (
+            whole.duplicates
+        )
+    assert len(whole.duplicates) == 8 and digests(tmp_path / "one") == digests(tmp_path / "two")
