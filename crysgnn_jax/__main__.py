@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from crysgnn_jax import __version__
 
 COMMANDS = (
-    "curate",
     "pretrain",
     "distill",
     "finetune",
@@ -20,6 +19,7 @@ COMMANDS = (
     "embed",
     "nearest",
     "check",
+    "curate",
     "models",
     "convert",
     "dashboard",

@@ -10,8 +10,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from crysgnn_jax.commands import cli, flags
+from crysgnn_jax.curation.engine import ENGINES
 from crysgnn_jax.errors import UserError
-from crysgnn_jax.graphs.settings import MAX_ATOMS, FeaturiserSettings
+from crysgnn_jax.graphs.settings import (
+    CRYSTALS_A_SHARD,
+    MAX_ATOMS,
+    TOLERANCE,
+    FeaturiserSettings,
+)
 
 if TYPE_CHECKING:
     from crysgnn_jax.crystals.sources import Source
@@ -19,10 +25,6 @@ if TYPE_CHECKING:
 
 def parser() -> flags.Parser:
     """The command's flags."""
-    from crysgnn_jax.curation.engine import ENGINES
-    from crysgnn_jax.graphs.duplicates import TOLERANCE
-    from crysgnn_jax.graphs.shard_contents import CRYSTALS_A_SHARD
-
     out = flags.Parser("curate", __doc__)
     flags.add_sources(out)
     out.add_argument(

@@ -45,9 +45,12 @@ from crysgnn_jax.curation.work import (
     try_items,
 )
 from crysgnn_jax.errors import NoUsableCrystal, UserError
-from crysgnn_jax.graphs.duplicates import TOLERANCE
-from crysgnn_jax.graphs.settings import MAX_ATOMS, FeaturiserSettings
-from crysgnn_jax.graphs.shard_contents import CRYSTALS_A_SHARD
+from crysgnn_jax.graphs.settings import (
+    CRYSTALS_A_SHARD,
+    MAX_ATOMS,
+    TOLERANCE,
+    FeaturiserSettings,
+)
 from crysgnn_jax.graphs.store import CONTENT
 from crysgnn_jax.shards import Shard, is_remote
 

@@ -21,15 +21,8 @@ from crysgnn_jax.graphs import diffraction
 from crysgnn_jax.graphs.alignment import can_be_aligned, normal_cell
 from crysgnn_jax.graphs.looks import Looks, looks_of_store, scaled
 from crysgnn_jax.graphs.primitive import Cell
+from crysgnn_jax.graphs.settings import TOLERANCE
 from crysgnn_jax.graphs.store import GraphStore
-
-TOLERANCE = 0.015
-"""Of lengths: two crystals whose cube roots of the volume per atom differ by less than 1.5 %, and
-whose distances do but for `looks.DISPLACEMENT`, look alike. Of 3,000 crystals of the Materials
-Project, relaxed for its releases of 2018 and 2025, 86 % agree to this and 84 % are found to be the
-same structure; 76 % and 74 % to 1 %. Among 32,687 of the former, 1,101 look like an earlier one and
-98 are the same as one; the formation energies of these pairs differ by 0.002 and 0.0003 eV/atom in
-the median, by 0.019 and 0.007 at the 95th percentile."""
 
 SAME, OTHER = 0.03, 0.2
 """Of how far patterns are apart: less than the first is the same structure, as far as it can be

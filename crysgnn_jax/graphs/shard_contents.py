@@ -8,12 +8,9 @@ import numpy as np
 
 from crysgnn_jax.curated import CuratedSet, write_curated
 from crysgnn_jax.graphs.ragged import ragged
+from crysgnn_jax.graphs.settings import CRYSTALS_A_SHARD
 from crysgnn_jax.graphs.store import CONTENT, EDGE_COLUMNS, OFFSETS, RAGGED, GraphStore
 from crysgnn_jax.shards import narrow, write_shard
-
-CRYSTALS_A_SHARD = 8192
-"""Some 20 MB, and 120 files for a million crystals: each is an open file of a process that reads
-the set."""
 
 OF_WHOLE_GRAPHS = ("edge_offsets", "degree", *EDGE_COLUMNS)
 """Columns of a `GraphStore` that a shard lacks."""
