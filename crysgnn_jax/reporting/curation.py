@@ -200,6 +200,7 @@ def _outcomes(axis: Any, facts: Facts) -> None:
         begin += lengths
     axis.set_yticks(places, [_short(row["source"]) for row in rows])
     axis.set_ylim(len(rows) - 0.4, -0.6)
+    axis.margins(x=0.03)
     axis.set_xlabel("crystals read", fontsize=8)
     axis.tick_params(labelsize=7.5)
     axis.set_axisbelow(True)
