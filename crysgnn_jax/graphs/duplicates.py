@@ -19,7 +19,13 @@ from scipy.spatial import cKDTree
 
 from crysgnn_jax.graphs import diffraction
 from crysgnn_jax.graphs.alignment import can_be_aligned, normal_cell
-from crysgnn_jax.graphs.looks import Looks, looks_of_store, scaled
+from crysgnn_jax.graphs.looks import (
+    SHARE_TOLERANCE,
+    WIDE_SHARE_TOLERANCE,
+    Looks,
+    looks_of_store,
+    scaled,
+)
 from crysgnn_jax.graphs.primitive import Cell
 from crysgnn_jax.graphs.settings import TOLERANCE
 from crysgnn_jax.graphs.store import GraphStore
@@ -99,6 +105,7 @@ def first_of_each(
     looks: Looks,
     structure: Structure | None = None,
     tolerance: float = TOLERANCE,
+    n_fixed: int = 0,
 ) -> np.ndarray:
     """``[n]`` int64: for each crystal, the row of the first that it repeats; its own where it
     repeats none before it.
@@ -113,6 +120,8 @@ def first_of_each(
         crystals of as many elements in ascending order, and of a few of these again. Where it is
         not given, crystals that look alike are the same.
       tolerance: of lengths, see `TOLERANCE`.
+      n_fixed: so many crystals, the first ones, repeat none: those that the others must not repeat,
+        whether or not they repeat each other.
 
     Example:
       ``first_of_each(store.reduced_formula, looks, lambda row: cell_of(store, row))``
@@ -120,22 +129,24 @@ def first_of_each(
     first = np.arange(len(keys))
     _, key, counts = np.unique(keys, return_inverse=True, return_counts=True)
     several = counts[key] > 1
+    shares = SHARE_TOLERANCE if structure is None else WIDE_SHARE_TOLERANCE
     for size in np.unique(looks.counts[several]).tolist():
         rows = np.flatnonzero(several & (looks.counts == size))
-        _join(rows, key[rows], scaled(looks.of(rows), tolerance), structure, tolerance, first)
+        points = scaled(looks.of(rows), tolerance, shares)
+        owner = _owners(key[rows], points, _Same(rows, structure, tolerance), rows < n_fixed)
+        first[rows] = rows[owner]
     return first
 
 
-def _join(
-    rows: np.ndarray,
-    key: np.ndarray,
-    points: np.ndarray,
-    structure: Structure | None,
-    tolerance: float,
-    first: np.ndarray,
-) -> None:
-    """Enter into ``first`` which of ``rows``, ascending, repeat which: crystals whose ``points``
-    ``[n, d]`` differ by up to 1 everywhere look alike."""
+def _owners(key: np.ndarray, points: np.ndarray, same: "_Same", fixed: np.ndarray) -> np.ndarray:
+    """``[n]``, the place of the first crystal that each repeats.
+
+    Args:
+      key: ``[n]``
+      points: ``[n, d]``: crystals that differ by up to 1 everywhere look alike.
+      same: whether those that look alike are the same.
+      fixed: ``[n]`` bool, which repeat none.
+    """
     counts = np.bincount(key)
     many = counts[key] > _MANY
     pairs = _alike(key, points, np.flatnonzero(~many))
@@ -146,18 +157,18 @@ def _join(
         found, _ = tree.query(points[members], 2, p=np.inf, distance_upper_bound=1 + 1e-6)
         groups.append((members, tree, np.isfinite(found[:, 1])))
 
-    compared = np.zeros(len(rows), bool)
+    compared = np.zeros(len(key), bool)
     compared[pairs.ravel()] = True
     for members, _, has_other in groups:
         compared[members[has_other]] = True
-    same = _Same(rows, np.flatnonzero(compared), structure, tolerance)
+    same.prepare(np.flatnonzero(compared))
 
     pairs = pairs[np.lexsort(pairs.T[::-1])]
     apart = same.apart(*pairs.T)
-    owner = np.arange(len(rows))
+    owner = np.arange(len(key))
     for k in np.flatnonzero(apart < OTHER).tolist():
         i, j = pairs[k]
-        if owner[i] == i and owner[j] == j and same(i, j, apart[k]):
+        if owner[i] == i and owner[j] == j and not fixed[j] and same(i, j, apart[k]):
             owner[j] = i
     for members, tree, has_other in groups:
         for place in np.flatnonzero(has_other).tolist():
@@ -165,12 +176,12 @@ def _join(
             if owner[i] != i:
                 continue
             near = members[tree.query_ball_point(tree.data[place], 1.0, p=np.inf)]
-            near = near[(near > i) & (owner[near] == near)]
+            near = near[(near > i) & (owner[near] == near) & ~fixed[near]]
             apart = same.apart(np.full(len(near), i), near)
             for j, difference in zip(near.tolist(), apart.tolist()):
                 if same(i, j, difference):
                     owner[j] = i
-    first[rows] = rows[owner]
+    return owner
 
 
 def _alike(key: np.ndarray, points: np.ndarray, among: np.ndarray) -> np.ndarray:
@@ -197,26 +208,30 @@ class _Same:
 
     Args:
       rows: ``[n]``, of the crystals.
-      places: ``[c]``, among these, ascending: the ones that will be asked of.
       structure: of a row; None where all that look alike are the same.
       tolerance: of lengths.
     """
 
-    def __init__(
-        self, rows: np.ndarray, places: np.ndarray, structure: Structure | None, tolerance: float
-    ):
-        self._tolerance = tolerance
+    def __init__(self, rows: np.ndarray, structure: Structure | None, tolerance: float):
+        self._rows, self._structure, self._tolerance = rows, structure, tolerance
         self._patterns: np.ndarray | None = None
-        if structure is None:
-            return
         # The crystals of a formula are compared one after the other.
         self._normal = functools.lru_cache(maxsize=_KEPT)(
-            lambda place: normal_cell(structure(int(rows[place])))
+            lambda place: normal_cell(self._cell(place))
         )
-        self._at = np.full(len(rows), -1)
+
+    def _cell(self, place: int) -> Cell:
+        assert self._structure is not None
+        return self._structure(int(self._rows[place]))
+
+    def prepare(self, places: np.ndarray) -> None:
+        """Make the patterns of the crystals that will be asked of, in ascending order."""
+        if self._structure is None:
+            return
+        self._at = np.full(len(self._rows), -1)
         self._at[places] = np.arange(len(places))
         for k, place in enumerate(places.tolist()):
-            found = diffraction.pattern(structure(int(rows[place])), _WIDTH * tolerance)
+            found = diffraction.pattern(self._cell(place), _WIDTH * self._tolerance)
             if self._patterns is None:
                 # Half the precision is a hundredth of what patterns of the same differ by.
                 self._patterns = np.empty((len(places), *found.shape), np.float16)

@@ -30,6 +30,9 @@ SHARE_TOLERANCE = 0.05
 """Of the share of neighbours of an element, 0 to 1. Where the last of an atom's neighbours are in
 the middle of a shell, a small distortion changes which of them count."""
 
+WIDE_SHARE_TOLERANCE = 0.25
+"""The same where structures are compared next, which tell for sure."""
+
 COLUMNS = (
     *("lattice", "n_nodes", "n_sites", "n_bonds", "site_species", "multiplicity", "site_degree"),
     *("bond_senders", "bond_distances", "bond_multiplicity"),
@@ -38,6 +41,9 @@ COLUMNS = (
 
 _FADE = 1.1
 """A neighbour's weight in the shares falls to 0 at this many times the distance of the last one."""
+
+_TIED = 5e-4
+"""Ratio of distances, less one, up to which they are tied."""
 
 
 class Looks(NamedTuple):
@@ -61,7 +67,9 @@ class Looks(NamedTuple):
         return self.values[first[:, None] + np.arange(int(self.counts[rows[0]]))]
 
 
-def scaled(looks: np.ndarray, tolerance: float) -> np.ndarray:
+def scaled(
+    looks: np.ndarray, tolerance: float, share_tolerance: float = SHARE_TOLERANCE
+) -> np.ndarray:
     """``[n, d]``, the same such that looks which differ by up to 1 everywhere are alike; the volume
     first.
 
@@ -69,6 +77,7 @@ def scaled(looks: np.ndarray, tolerance: float) -> np.ndarray:
       looks: ``[n, d]``, of crystals of as many elements each.
       tolerance: of lengths: cube roots of the volume, and distances less `DISPLACEMENT`, may differ
         by this fraction.
+      share_tolerance: by which shares may differ.
     """
     m = round((looks.shape[1] + 35) ** 0.5) - 6
     n_distances = N_NEIGHBOURS * m
@@ -77,7 +86,7 @@ def scaled(looks: np.ndarray, tolerance: float) -> np.ndarray:
         [
             np.log(volume) / (3 * tolerance),
             np.log(tolerance * distances + DISPLACEMENT) / tolerance,
-            shares / SHARE_TOLERANCE,
+            shares / share_tolerance,
         ]
     )
 
@@ -134,10 +143,17 @@ def looks_of(columns: Mapping[str, np.ndarray], cutoff: float) -> Looks:
         [np.bincount(element, multiplicity * column) / total for column in table.T], axis=1
     )
 
-    # The edges of a site ascend, so that its last one is its farthest.
+    # What is tied with the last neighbour shares its place: a graph may keep all of these, and
+    # where the atoms are slightly off, it keeps some.
+    n_near = np.minimum(n_edges, N_NEIGHBOURS)
     last = np.zeros(len(species))
-    last[site] = distance
-    weight = (1 - distance / (_FADE * last[site])) ** 2 * multiplicity[site]
+    last[site[near]] = distance[near]
+    ratio = distance / last[site]
+    tied = abs(ratio - 1) <= _TIED
+    n_before = np.bincount(site, ratio < 1 - _TIED, minlength=len(species))
+    n_tied = np.bincount(site, tied, minlength=len(species))
+    part = np.where(tied, ((n_near - n_before) / np.maximum(n_tied, 1))[site], ratio < 1)
+    weight = (1 - ratio / _FADE) ** 2 * part * multiplicity[site]
     rank = np.arange(len(elements)) - (np.cumsum(n_elements) - n_elements)[elements // 128]
     m = n_elements[crystal[site]]
     first_share = np.cumsum(n_elements**2) - n_elements**2

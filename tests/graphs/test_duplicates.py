@@ -205,3 +205,14 @@ def test_looks_are_read_off_the_columns_of_a_chunk_of_any_integer_type(tmp_path)
     sodium_chloride = looks.of(np.array([8]))[0]
     assert sodium_chloride[0] == pytest.approx(5.64**3 / 8)
     assert sodium_chloride[1:7] == pytest.approx(5.64 / 2)
+
+
+def test_the_first_ones_can_be_fixed_and_each_is_then_compared_with(tmp_path):
+    cells = [rocksalt(a=a, id=f"{a}") for a in (5.64, 5.72, 5.80)]
+    store = cg.build_store(cg.crystal_list(cells), cache=tmp_path)
+    looks = looks_of_store(store, np.arange(3))
+    first = lambda n: first_of_each(
+        store.reduced_formula, looks, lambda row: cell_of(store, row), n_fixed=n
+    )
+    assert first(0).tolist() == [0, 0, 2]
+    assert first(2).tolist() == [0, 1, 1]
