@@ -10,7 +10,6 @@ A path may be local, or the address of any file system that fsspec knows, such a
 """
 
 import contextlib
-import functools
 import hashlib
 import json
 import mmap
@@ -214,7 +213,7 @@ class Shard:
     Attributes:
       path: as given.
       about: what `write_shard` was told.
-      columns: name → array, read-only.
+      text_names: those that `texts` knows.
 
     Raises:
       UserError: it is missing, cut, or no shard.
@@ -243,8 +242,7 @@ class Shard:
             for name, (kind, shape, place) in self._entries.items()
         }
         self.about: dict[str, Any] = metadata
-        names = [name for name in self._entries if not name.endswith((UTF8, ENDS))]
-        self.columns: Mapping[str, np.ndarray] = _Lazy(names, self.array)
+        self._names = dict.fromkeys(n for n in self._entries if not n.endswith((UTF8, ENDS)))
         self.text_names = tuple(
             sorted(name.removesuffix(ENDS) for name in self._entries if name.endswith(ENDS))
         )
@@ -255,6 +253,11 @@ class Shard:
 
     def __repr__(self) -> str:
         return f"Shard({self.path!r}, {len(self)} crystals)"
+
+    @property
+    def columns(self) -> Mapping[str, np.ndarray]:
+        """Name → array, read-only."""
+        return _Columns(self, self._names)
 
     def texts(self, name: str) -> np.ndarray:
         """``[n]`` text, those of this name.
@@ -324,17 +327,18 @@ def _header(
     return 8 + length, about, entries
 
 
-class _Lazy(Mapping[str, np.ndarray]):
-    """Arrays by name, each made when it is first asked for."""
+class _Columns(Mapping[str, np.ndarray]):
+    """The columns of a shard by name. A shard does not hold its own, for its file is closed as soon
+    as nobody has it, and a ring of two would be had for longer."""
 
-    def __init__(self, names: Sequence[str], make: Callable[[str], np.ndarray]):
-        self._names = dict.fromkeys(names)
-        self._make = functools.cache(make)
+    def __init__(self, shard: Shard, names: Mapping[str, Any]):
+        self._shard = shard
+        self._names = names
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._names:
             raise KeyError(name)
-        return self._make(name)
+        return self._shard.array(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

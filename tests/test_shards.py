@@ -1,5 +1,6 @@
 """Shards: what is written is read, by others too; what is cut, damaged or not there is told."""
 
+import gc
 import json
 import os
 
@@ -166,3 +167,17 @@ def test_a_remote_one_is_fetched_once_and_again_when_it_has_changed(tmp_path):
 )
 def test_addresses_are_told_from_paths(path, remote):
     assert is_remote(path) is remote
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="files are counted on Linux")
+def test_its_file_is_closed_with_the_last_array(tmp_path):
+    write_shard(tmp_path / "a", COLUMNS, TEXTS, ABOUT)
+    gc.disable()
+    try:
+        before = len(os.listdir("/proc/self/fd"))
+        species = Shard(tmp_path / "a").columns["species"]
+        assert len(os.listdir("/proc/self/fd")) == before + 1 and species.tolist() == [11, 17, 6]
+        del species
+        assert len(os.listdir("/proc/self/fd")) == before
+    finally:
+        gc.enable()

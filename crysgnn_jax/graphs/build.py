@@ -103,7 +103,9 @@ def build_store(
         raise UserError(f"{source.name} holds no crystals; check the path or the query")
     root = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     build = lambda part: _built(part, settings, root, workers, max_atoms, progress)
-    store = _ready(source, settings, root, max_atoms, build) or build(source)
+    store = _ready(source, settings, root, max_atoms, build)
+    if store is None:
+        store = build(source)
     if strict and store.skipped:
         crystal_id, reason = store.skipped[0]
         raise UserError(
@@ -135,18 +137,25 @@ def _ready(
             return None
         store = ShardedStore(kept, *place(), whole, root)
         return store if store.n_nodes.max() <= max_atoms else None
+    members = []
     if isinstance(source, WithoutLabels):
-        found = ready(source.source)
-        members = [] if found is None else [Member(found, without_labels=True)]
+        if (found := ready(source.source)) is not None:
+            members = [Member(found, without_labels=True)]
     elif isinstance(source, Combined):
-        stores = [ready(member) for member in source.sources]
-        members = [
-            Member(store or build(member), f"{member.name}/", repeated)
-            for store, member, repeated in zip(stores, source.sources, source.repeated_ids())
-            if any(stores)
+        parts = [
+            (part, repeated)
+            for part, repeated in zip(source.sources, source.repeated_ids())
+            if len(part)
         ]
-    else:
-        members = []
+        stores = [ready(part) for part, _ in parts]
+        if any(store is not None for store in stores):
+            try:
+                members = [
+                    Member(build(part) if store is None else store, f"{part.name}/", repeated)
+                    for store, (part, repeated) in zip(stores, parts)
+                ]
+            except NoUsableCrystal:
+                return None  # one part is of no use, and all together are as any crystals are
     return JoinedStore(members, source.name, *place(), notes_of(source), whole) if members else None
 
 

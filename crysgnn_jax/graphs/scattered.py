@@ -1,5 +1,6 @@
 """Columns that lie in several files, as one array that is read where it is asked for."""
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -7,6 +8,11 @@ import numpy as np
 
 from crysgnn_jax.graphs.ragged import ragged
 from crysgnn_jax.shards import ENDS, UTF8, Shard, decoded
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 _MAPPED = 1 << 28
 """Bytes of files that a process may have in its memory before it gives them back."""
@@ -16,6 +22,29 @@ _AROUND = 1 << 16
 
 _AT_A_TIME = 1 << 16
 """Texts that are decoded together."""
+
+_SPARE = 256
+"""Files that a process may have open beside the shards."""
+
+
+def open_shards(paths: Sequence[str], cache_dir: str | os.PathLike | None = None) -> "Shards":
+    """The shards of a set.
+
+    Args:
+      paths: of each of them, in their order.
+      cache_dir: as of `Shard`.
+
+    Raises:
+      UserError: one is missing or damaged.
+    """
+    # Each is an open file; by default a process may have 1,024 of these, or even 256.
+    if resource is not None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = len(paths) + _SPARE
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+    return Shards([Shard(path, cache_dir) for path in paths])
 
 
 class Shards(Sequence[Shard]):

@@ -15,10 +15,9 @@ import numpy as np
 from crysgnn_jax.curated import CuratedSet
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.ragged import Graphs
-from crysgnn_jax.graphs.scattered import Shards, Table, Texts
+from crysgnn_jax.graphs.scattered import Table, Texts, open_shards
 from crysgnn_jax.graphs.shard_contents import KEPT, OF_WHOLE_GRAPHS
 from crysgnn_jax.graphs.store import OFFSETS, GraphStore
-from crysgnn_jax.shards import Shard
 
 _TYPES = {
     **dict.fromkeys(("space_group", "species", "site_species"), np.uint8),
@@ -103,8 +102,8 @@ class ShardedStore(ReducedStore):
             },
             whole,
         )
-        numbers = range(len(curated.shards))
-        self.shards = Shards([Shard(curated.shard_path(k), cache_dir) for k in numbers])
+        paths = [curated.shard_path(number) for number in range(len(curated.shards))]
+        self.shards = open_shards(paths, cache_dir)
         self._tables = {count: Table(self.shards) for count in (_CRYSTALS, *KEPT)}
 
     @functools.cached_property

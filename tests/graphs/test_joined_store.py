@@ -14,7 +14,7 @@ from crysgnn_jax.graphs.joined_store import Joined, JoinedStore
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.graphs.shard_contents import write_set
 from crysgnn_jax.graphs.store import GraphStore
-from toys import collection, fcc, rocksalt
+from toys import collection, fcc, random_crystal, rocksalt
 
 SETTINGS = FeaturiserSettings()
 
@@ -101,3 +101,11 @@ def test_it_is_indexed_as_an_array(index):
 def test_what_is_not_there_is_an_error(index):
     with pytest.raises(IndexError):
         Joined([np.arange(4), np.arange(5)])[index]
+
+
+def test_a_part_of_no_use_leaves_the_others(made, tmp_path):
+    write_table(tmp_path / "large.npz", [random_crystal(21, id="large")])
+    sources = [read(tmp_path / "large.npz"), read(made / "table")]
+    store = build_store(Combined(sources), SETTINGS, cache_dir=tmp_path, max_atoms=20)
+    assert type(store) is GraphStore and [id for id, _ in store.skipped] == ["large"]
+    assert store.ids.tolist() == sources[1].ids().tolist()
