@@ -73,19 +73,23 @@ class Processes:
     """Worker processes of this machine, each busy with one call.
 
     Args:
-      workers: how many.
-
-    Raises:
-      UserError: one cannot be started.
+      workers: how many; they are started when there is something to do.
     """
 
     def __init__(self, workers: int):
-        self._workers = [_Worker() for _ in range(workers)]
-        for worker in self._workers:
-            worker.require_ready()
+        self._n_workers = workers
+        self._workers: list[_Worker] = []
 
     def run(self, function: Callable, calls: Iterable[Call]) -> Iterator[tuple[Any, Any]]:
-        """As `Engine.run`."""
+        """As `Engine.run`.
+
+        Raises:
+          UserError: a process cannot be started.
+        """
+        if not self._workers:
+            self._workers = [_Worker() for _ in range(self._n_workers)]
+            for worker in self._workers:
+                worker.require_ready()
         left = iter(calls)
         running: dict[Future, tuple[Any, _Worker]] = {}
         idle = list(self._workers)

@@ -210,6 +210,8 @@ def _finished(place: Place, described: Mapping[str, Any]) -> CuratedSet | None:
                 f"`output` {place.address} holds a set of other sources or settings; name another "
                 "directory, or pass `overwrite`"
             )
+        if DRAFTS in there:  # it was killed when all was done
+            place.remove(DRAFTS)
         return found
     if there and DRAFTS not in there:
         raise UserError(
@@ -444,6 +446,10 @@ class _Curation:
             if keep.any():
                 keeps[number] = keep
         files = {number: f"{SHARDS}/{number:05d}.safetensors" for number in keeps}
+        # Of a try that was killed while it wrote them.
+        for name in self._place.sizes(SHARDS):
+            if f"{SHARDS}/{name}" not in files.values():
+                self._place.remove(f"{SHARDS}/{name}")
         total = sum(int(keep.sum()) for keep in keeps.values())
         show, done = self._progress("shards"), 0
         show(done, total)

@@ -39,13 +39,14 @@ class Cluster:
             failures.ObjectLostError,
         )
         self._raised = failures.RayTaskError
-        self._own = not self._ray.is_initialized()
-        if self._own:
-            # What workers print goes to their own files.
-            self._ray.init(log_to_driver=False, logging_level="error", include_dashboard=False)
+        self._own = False
 
     def run(self, function: Callable, calls: Iterable[Call]) -> Iterator[tuple[Any, Any]]:
         """As `Engine.run`."""
+        if not self._ray.is_initialized():
+            # What workers print goes to their own files.
+            self._ray.init(log_to_driver=False, logging_level="error", include_dashboard=False)
+            self._own = True
         # A task that is lost is told to the caller, who counts how often.
         task = self._ray.remote(num_cpus=1, max_retries=0)(function)
         left = iter(calls)

@@ -337,3 +337,21 @@ def test_crystals_are_compared_in_parts_as_if_they_were_not(tmp_path, monkeypatc
             whole.duplicates
         )
     assert len(whole.duplicates) == 8 and digests(tmp_path / "one") == digests(tmp_path / "two")
+
+
+def test_a_curation_that_was_killed_at_the_end_leaves_nothing_behind(tmp_path, expected):
+    def stop(what):
+        def show(done, total):
+            if what == "shards" and done >= 12:
+                raise KeyboardInterrupt
+
+        return show
+
+    with pytest.raises(KeyboardInterrupt):
+        made(plan(), tmp_path / "set", progress=stop)
+    (tmp_path / "set/shards/00002.safetensors.99.tmp").write_bytes(b"x")
+    made(plan(), tmp_path / "set")
+    assert digests(tmp_path / "set") == expected
+    (tmp_path / "set/drafts").mkdir()
+    assert made(plan(), tmp_path / "set")[1] is None
+    assert names(tmp_path / "set") == {"curated.json", "shards"}
