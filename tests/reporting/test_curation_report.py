@@ -72,7 +72,9 @@ def test_lines_have_a_sum_where_there_are_several_sources():
     assert "source 0  10    1        1         2           6" in one
     assert not any(line.startswith("all ") for line in one)
     assert "all       30    3        3         6           18" in three
-    about = "18 crystals of 2 elements and 1 space group: 162 atoms, which graphs reduce to 36 sites"
+    about = (
+        "18 crystals of 2 elements and 1 space group: 162 atoms, which graphs reduce to 36 sites"
+    )
     assert about in three
 
 
