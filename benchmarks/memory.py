@@ -36,6 +36,7 @@ def peak_memory() -> Iterator[Peak]:
     stopped = threading.Event()
 
     def sample() -> None:
+        peak.sample()
         while not stopped.wait(SAMPLING_SECONDS):
             peak.sample()
 
