@@ -153,7 +153,7 @@ class Curator:
             "atoms_per_crystal": round(told["totals"]["atoms"] / told["kept"], 1),
             "seconds": round(seconds, 1),
             "seconds_by_step": told["seconds"],
-            "worker_seconds_by_step": told["worker_seconds"],
+            "steps": told["steps"],
             "crystals_per_second": round(told["read"] / seconds, 1),
             "bytes_per_crystal": round(sum(s["bytes"] for s in found.shards) / len(found)),
             "peak_memory_gb": {

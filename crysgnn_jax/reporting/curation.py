@@ -81,9 +81,36 @@ def as_json(facts: Facts) -> dict[str, Any]:
         "elements": {SYMBOLS[z]: n for z, n in _elements(facts).items()},
         "seconds": {name: round(value, 2) for name, value in facts.seconds.items()},
         "crystals_per_second": round(n_read / seconds, 1) if made == 1 else None,
-        "worker_seconds": {name: round(facts.worker_seconds.get(name, 0.0), 2) for name in _WORDS},
+        "steps": _steps(facts),
         "drafts": facts.n_drafts,
         "drafts_found": facts.n_found,
+    }
+
+
+def _steps(facts: Facts) -> dict[str, dict[str, Any]]:
+    """What was done → crystals that came out of it, seconds, and crystals that went in a second.
+
+    Seconds of the steps up to the drafts are those of all workers together, one core each; writing
+    drafts of an earlier try is not among them. Those of comparing and of the shards are of the
+    clock.
+    """
+    n_read = sum(facts.read)
+    n_valid = n_read - len(facts.skipped)
+    n_kept = sum(facts.kept)
+    taken = {name: facts.worker_seconds.get(name, 0.0) for name in _WORDS}
+    found = {
+        **{name: (n_valid, n_valid, seconds) for name, seconds in taken.items()},
+        "read": (n_read, n_valid, taken["read"]),
+        "compare": (n_valid, n_kept, facts.seconds["duplicates"]),
+        "shards": (n_kept, n_kept, facts.seconds["shards"]),
+    }
+    return {
+        name: {
+            "crystals": n_out,
+            "seconds": round(seconds, 2),
+            "crystals_per_second": round(n_in / seconds, 1) if seconds else None,
+        }
+        for name, (n_in, n_out, seconds) in found.items()
     }
 
 

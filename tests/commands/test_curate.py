@@ -61,7 +61,7 @@ def test_it_writes_a_set_and_tells_what_became_of_the_crystals(folders, capsys, 
     assert (told["read"], told["skipped"], told["duplicates"], told["kept"]) == (5, 1, 1, 3)
     assert told["elements"] == {"Al": 1, "Fe": 1, "Cu": 1}
     assert told["crystal_systems"]["cubic"] == 3 and told["space_groups"] == {"225": 2, "229": 1}
-    assert {"command", "versions", "seconds", "worker_seconds"} <= set(told)
+    assert {"command", "versions", "seconds", "steps"} <= set(told)
     assert Path("set/report.png").read_bytes().startswith(b"\x89PNG")
     assert read("set").ids().tolist() == ["Al", "Cu", "Fe"]
     cli.call(curate, [*words, "--output", "set"])

@@ -61,6 +61,11 @@ def test_every_crystal_is_accounted_for():
     assert told["space_groups"] == {"152": 18} and told["atoms_per_crystal"] == {"9": 18}
     assert told["totals"] == {"atoms": 162, "edges": 2100, "sites": 36, "bonds": 90}
     assert told["crystals_per_second"] == 6.0
+    steps = told["steps"]
+    assert list(steps)[0] == "read" and list(steps)[-2:] == ["compare", "shards"]
+    assert steps["read"] == {"crystals": 27, "seconds": 1.0, "crystals_per_second": 30.0}
+    assert steps["symmetry"] == {"crystals": 27, "seconds": 2.0, "crystals_per_second": 13.5}
+    assert steps["compare"] == {"crystals": 18, "seconds": 1.0, "crystals_per_second": 27.0}
 
 
 def test_speed_is_not_told_of_what_was_there():
