@@ -7,7 +7,6 @@ until all atoms come to lie on atoms of their element.
 """
 
 import itertools
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -21,8 +20,11 @@ MISS = 0.25
 """Å, by which an atom may miss the one that it is laid upon, once all are shifted such that they do
 in the mean by none. Another order of the atoms on the same places misses by the distance of two."""
 
-_PROBES = 4
+_PROBES = 8
 """Atoms that are tried first."""
+
+_BASES = 64
+"""Choices of lattice vectors that are tried at a time."""
 
 
 def normal_cell(cell: Cell) -> Cell:
@@ -50,19 +52,25 @@ def can_be_aligned(first: Cell, second: Cell, strain: float) -> bool:
     rare = np.argsort(counts[np.searchsorted(kinds, first.species)], kind="stable")
     origin, probes = rare[0], rare[1 : 1 + _PROBES]
     alike = second.species == first.species[origin]
-    for basis in _same_shape(first.lattice, second.lattice, strain):
-        coords = second.frac_coords @ np.linalg.inv(basis)
-        shifts = first.frac_coords[origin] - coords[alike]
-        for probe in probes:
-            shifts = shifts[_meets(first, probe, coords, second.species, shifts)]
-        if any(_coincide(first, coords + shift, second.species) for shift in shifts):
-            return True
+    bases = _same_shape(first.lattice, second.lattice, strain)
+    for some in np.split(bases, range(_BASES, len(bases), _BASES)):
+        coords = second.frac_coords @ np.linalg.inv(some)  # [b, n, 3]
+        shifts = first.frac_coords[origin] - coords[:, alike]
+        basis, place = np.divmod(np.arange(shifts.shape[0] * shifts.shape[1]), shifts.shape[1])
+        shifts = shifts[basis, place]
+        for probe in probes.tolist():
+            places = coords[:, second.species == first.species[probe]]
+            near = _meets(first, probe, places[basis] + shifts[:, None])
+            basis, shifts = basis[near], shifts[near]
+        for k, shift in zip(basis.tolist(), shifts):
+            if _coincide(first, coords[k] + shift, second.species):
+                return True
     return False
 
 
-def _same_shape(first: np.ndarray, second: np.ndarray, strain: float) -> Iterator[np.ndarray]:
-    """``[3, 3]`` each: multiples of the second lattice's vectors that are a cell with the lengths
-    and angles of the first lattice's."""
+def _same_shape(first: np.ndarray, second: np.ndarray, strain: float) -> np.ndarray:
+    """``[b, 3, 3]``: multiples of the second lattice's vectors that are a cell with the lengths and
+    angles of the first lattice's."""
     metric = first @ first.T
     lengths = np.sqrt(np.diag(metric))
     # A sphere that holds the longest reaches so many planes of the lattice.
@@ -77,19 +85,17 @@ def _same_shape(first: np.ndarray, second: np.ndarray, strain: float) -> Iterato
     fitting = fits(0, 1)[:, :, None] & fits(0, 2)[:, None] & fits(1, 2)
     chosen = np.stack([steps[of[k]] for of, k in zip(of_three, np.nonzero(fitting))], axis=1)
     volumes = np.einsum("ni,ni->n", chosen[:, 0], np.cross(chosen[:, 1], chosen[:, 2]))
-    yield from chosen[abs(volumes) == 1]
+    return chosen[abs(volumes) == 1]
 
 
-def _meets(
-    first: Cell, atom: int, coords: np.ndarray, species: np.ndarray, shifts: np.ndarray
-) -> np.ndarray:
-    """``[s]`` bool, with which shifts ``[s, 3]`` one atom of the first structure comes near one of
-    the second of its element."""
-    places = coords[species == first.species[atom]]
-    apart = first.frac_coords[atom] - (places + shifts[:, None])
-    apart = (apart - np.round(apart)) @ first.lattice
+def _meets(first: Cell, atom: int, places: np.ndarray) -> np.ndarray:
+    """``[s]`` bool, in which of the arrangements ``[s, n, 3]`` of the atoms of its element one of
+    them comes near an atom of the first structure."""
+    apart = first.frac_coords[atom] - places
+    apart -= np.round(apart)
+    apart = apart @ first.lattice
     # The atom that was laid upon another may miss it as well.
-    return (apart**2).sum(axis=2).min(axis=1) <= (2 * MISS) ** 2
+    return ((apart * apart).sum(axis=2) <= (2 * MISS) ** 2).any(axis=1)
 
 
 def _coincide(first: Cell, coords: np.ndarray, species: np.ndarray) -> bool:
