@@ -31,8 +31,8 @@ from crysgnn_jax.crystals.readers.curated import Curated
 from crysgnn_jax.curated import write_curated
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.build import build_store
-from crysgnn_jax.graphs.settings import FeaturiserSettings
-from crysgnn_jax.graphs.shard_contents import CRYSTALS_A_SHARD, KEPT, columns_of, contents
+from crysgnn_jax.graphs.settings import CRYSTALS_A_SHARD, FeaturiserSettings
+from crysgnn_jax.graphs.shard_contents import KEPT, columns_of, contents
 from crysgnn_jax.graphs.store import CONTENT, GraphStore
 from crysgnn_jax.reporting.tables import text_table
 from crysgnn_jax.shards import write_shard

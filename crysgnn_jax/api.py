@@ -122,7 +122,8 @@ def load(
     Args:
       workdir: of the run; or the name of a network that comes with the package, of which the
         teacher ``crysgnn-mp`` is what is loaded where nothing is given. Several of the same
-        property, as a list or as a path with a wildcard, are a `Committee`.
+        property, as a list or as a path with a wildcard, are a `Committee`; of files, a wildcard
+        takes those that end in ``.safetensors``.
       network: what was trained there; found by its name where not given.
 
     Raises:
@@ -207,7 +208,7 @@ def pretrain(
         network, objectives, model, cutoff=featuriser.cutoff, released=recipe == "released"
     )
     store = build_store(source, featuriser, cache=cache, workers=workers)
-    chosen = Devices(devices)
+    chosen = run.as_begun(Devices(devices), Path(workdir), anew=overwrite)
     split = hold_out(rows_without(store, [excluded(x, source) for x in exclude]), training.seed)
     chosen.require(len(split.train))
     training = training.filled(found.network.recipe, len(split.train), len(chosen))
@@ -235,6 +236,7 @@ def pretrain(
         PretrainingTask(objectives, **following),
         draw_run,
     )
+    run.require_shared(Path(workdir), "workdir")
     return TrainedModel.load(workdir)
 
 
@@ -314,7 +316,7 @@ def train(
     source = read(data)
     label = lesson.choose_property(source.name, source, property)
     require_tag(source, split)
-    chosen = Devices(devices)
+    chosen = run.as_begun(Devices(devices), Path(workdir), anew=overwrite)
     prepared = lesson.prepare(
         student,
         source,
@@ -350,6 +352,7 @@ def train(
         else {"teacher": shipped.label_of(prepared.teacher.path)},
         continued=continued,
     )
+    run.require_shared(Path(workdir), "workdir")
     for warning in verdict_of(Path(workdir), result)[1:]:
         Progress(training.epochs, name, quiet=quiet).say(f"warning: {name}: {warning}")
     return TrainedModel.load(workdir, network=found)

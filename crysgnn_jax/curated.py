@@ -55,11 +55,6 @@ class CuratedSet:
     shards: tuple[Mapping[str, Any], ...]
     about: Mapping[str, Any]
 
-    @property
-    def name(self) -> str:
-        """The last part of its path."""
-        return self.path.rstrip("/").rpartition("/")[2] or self.path
-
     def __len__(self) -> int:
         """Number of crystals."""
         return sum(shard["crystals"] for shard in self.shards)

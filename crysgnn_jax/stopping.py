@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 PATIENCE = 8.0
 """Seconds that what is under way may take to end; a step may be compiled for longer."""
@@ -40,6 +40,7 @@ class _Wish:
         self.number: int | None = None
         self.graceful = 0
         self.watching = False
+        self.abrupt = False
 
 
 _wish = _Wish()
@@ -110,6 +111,21 @@ def leave(number: int, line: str) -> None:
         # Not by print: the main thread may be in the middle of one.
         os.write(2, ("\n" * os.isatty(2) + line + "\n").encode())
     os._exit(128 + number)
+
+
+def abruptly() -> None:
+    """Have `end` leave the process without waiting for anything."""
+    _wish.abrupt = True
+
+
+def end(code: int) -> NoReturn:
+    """End the process, once all has been printed."""
+    if _wish.abrupt:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 @contextlib.contextmanager

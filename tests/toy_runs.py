@@ -23,6 +23,6 @@ def run(command, path: Path, *flags, data: str | Path = "toys.npz", more=COMMON)
 def prepare(path: Path, n_crystals: int = 24, *flags) -> Path:
     """A table of toy crystals in ``path``, and a small teacher trained on it."""
     write_table(path / "toys.npz", collection(n_crystals))
-    small = ("--epochs", "1", "--batch-size", "12", "--n-convolutions", "2", "--width", "16")
+    small = ("--epochs", "1", "--batch-size", "12", "--n-convolutions", "1", "--width", "16")
     run(pretrain, path, "--workdir", path / "teacher", *small, *flags)
     return path

@@ -215,9 +215,12 @@ def stack(graphs: Sequence[jraph.GraphsTuple]) -> jraph.GraphsTuple:
 
 
 class DeviceGroup(Protocol):
-    """What a loader asks of the devices: how many they are, and to take a stack of batches."""
+    """What a loader asks of the devices: how many batches they take in a step, which of them are
+    this process's, and to take a stack of these."""
 
     def __len__(self) -> int: ...
+
+    def own(self, step: Sequence[np.ndarray]) -> list[np.ndarray]: ...
 
     def put(self, stacked: jraph.GraphsTuple) -> jraph.GraphsTuple: ...
 
@@ -227,7 +230,7 @@ class Loader:
 
     Args:
       batcher: makes the batches.
-      devices: each takes a batch of its own.
+      devices: each takes a batch of its own, or several one after the other.
       share: the part of a batch that crystals are packed into; the whole where not given.
       beside: further crystals, rows of the store, that fill the rest of each batch.
     """
@@ -246,7 +249,8 @@ class Loader:
         self._beside = beside
 
     def steps(self, rows: np.ndarray) -> list[list[np.ndarray]]:
-        """Pack the crystals ``rows``, in about this order, into steps of one batch a device."""
+        """Pack the crystals ``rows``, in about this order, into steps of as many batches as the
+        devices take."""
         return group(pack(self.batcher.sizes, self._limits, rows), len(self._devices))
 
     def epoch(self, rows: np.ndarray, key: Sequence[int]) -> list[list[np.ndarray]]:
@@ -271,8 +275,9 @@ class Loader:
     def load(
         self, steps: Iterable[Sequence[np.ndarray]]
     ) -> Iterator[tuple[Sequence[np.ndarray], jraph.GraphsTuple]]:
-        """The rows of each step, and its batches on the devices, made in the background."""
-        return prefetch(self.batcher, steps, self._devices.put)
+        """The rows of each step, and this process's batches of it on its devices, made in the
+        background."""
+        return prefetch(self.batcher, steps, self._devices.put, own=self._devices.own)
 
     def padding(self, steps: Sequence[Sequence[np.ndarray]]) -> dict[str, float]:
         """Fraction of each quantity in the batches of these steps that is padding."""
@@ -284,11 +289,14 @@ class Loader:
         }
 
 
-def group(batches: Sequence[np.ndarray], n_devices: int) -> list[list[np.ndarray]]:
-    """Batches → steps of one batch a device; the last step is filled up with empty batches."""
-    empty = np.empty(0, dtype=np.int64)
-    padded = [*batches, *[empty] * (-len(batches) % n_devices)]
-    return [padded[i : i + n_devices] for i in range(0, len(padded), n_devices)]
+EMPTY = np.empty(0, dtype=np.int64)
+"""The rows of a batch of padding alone."""
+
+
+def group(batches: Sequence[np.ndarray], n: int) -> list[list[np.ndarray]]:
+    """Batches → steps of ``n`` batches; the last step is filled up with empty batches."""
+    padded = [*batches, *[EMPTY] * (-len(batches) % n)]
+    return [padded[i : i + n] for i in range(0, len(padded), n)]
 
 
 def prefetch(
@@ -296,18 +304,20 @@ def prefetch(
     steps: Iterable[Sequence[np.ndarray]],
     put: Callable[[jraph.GraphsTuple], Any] = lambda graph: graph,
     *,
+    own: Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]] = lambda step: step,
     depth: int = 3,
 ) -> Iterator[tuple[Sequence[np.ndarray], Any]]:
     """Assemble batches, and move them to the devices, in a background thread.
 
     Args:
       batcher: makes the batches.
-      steps: the rows of each device's batch, step by step.
-      put: from the stacked batches ``[n_devices, …]`` to what is yielded.
+      steps: the rows of each batch, step by step.
+      put: from the stacked batches ``[n_batches, …]`` to what is yielded.
+      own: which of a step's batches are made here.
       depth: steps ahead.
 
     Yields:
-      The rows of each device's batch, and what ``put`` made of the batches.
+      The rows of each batch of a step, and what ``put`` made of those that are made here.
     """
     done = object()
     ready: queue.Queue = queue.Queue(maxsize=depth)
@@ -325,7 +335,7 @@ def prefetch(
     def work() -> None:
         try:
             for rows in steps:
-                if not hand_over((rows, put(stack([batcher(r) for r in rows])))):
+                if not hand_over((rows, put(stack([batcher(r) for r in own(rows)])))):
                     return
             hand_over(done)
         except BaseException as error:  # handed to the consumer, which raises it

@@ -16,6 +16,10 @@ import jax
 import jax.numpy as jnp
 import jraph
 
+Axis = str | tuple[str, ...]
+"""Name of the axis of devices in a step; or several, of which the first is that of devices, and
+the others are of batches that one device has at the same time."""
+
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
@@ -24,36 +28,52 @@ class Spread:
 
     Attributes:
       axis: name of the axis of devices in the step that takes the batch.
+      rounds: batches that a device takes one after the other: with more than one, the arrays have
+        a leading axis of as many entries.
     """
 
-    axis: str
+    axis: Axis
+    rounds: int = 1
 
 
 SPREAD = "devices"
 """Where in ``globals`` the mark is."""
 
 
-def mark_spread(graph: jraph.GraphsTuple, axis: str) -> jraph.GraphsTuple:
-    """The batch as one of several, one a device, along ``axis``."""
-    return graph._replace(globals={**graph.globals, SPREAD: Spread(axis)})
+def mark_spread(graph: jraph.GraphsTuple, axis: Axis, rounds: int = 1) -> jraph.GraphsTuple:
+    """The batch as one of several, one a device, along ``axis``; or ``rounds`` such batches."""
+    return graph._replace(globals={**graph.globals, SPREAD: Spread(axis, rounds)})
 
 
-def axis_of(graph: jraph.GraphsTuple) -> str | None:
+def axis_of(graph: jraph.GraphsTuple) -> Axis | None:
     """The axis of devices that a batch is spread over; None where it is all there is."""
     mark = graph.globals.get(SPREAD)
     return None if mark is None else mark.axis
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def over_devices(values: Any, axis: str | None):
+def rounds_of(graph: jraph.GraphsTuple) -> int:
+    """How many batches a device takes one after the other, see `Spread`."""
+    mark = graph.globals.get(SPREAD)
+    return 1 if mark is None else mark.rounds
+
+
+def over_devices(values: Any, axis: Axis | None):
     """Sum over the devices along an axis, of arrays of any shape; the gradient, too, is the sum of
     what the devices give."""
+    first, *others = _each(axis) or (None,)
+    if others:
+        values = jax.lax.psum(values, tuple(others))
+    return _over_devices(values, first)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _over_devices(values: Any, axis: str | None):
     return values if axis is None else jax.lax.psum(values, axis)
 
 
-over_devices.defvjp(
-    lambda values, axis: (over_devices(values, axis), None),
-    lambda axis, _, gradient: (over_devices(gradient, axis),),
+_over_devices.defvjp(
+    lambda values, axis: (_over_devices(values, axis), None),
+    lambda axis, _, gradient: (_over_devices(gradient, axis),),
 )
 
 
@@ -74,7 +94,7 @@ class Rows:
     """
 
     weights: jax.Array
-    axis: str | None = None
+    axis: Axis | None = None
 
     @property
     def real(self) -> jax.Array:
@@ -106,15 +126,18 @@ class Rows:
 
     def everywhere(self, values: jax.Array) -> jax.Array:
         """``[n, …]`` → the rows of all devices, ``[n_device · n, …]``."""
-        if self.axis is None:
-            return values
-        return jax.lax.all_gather(values, self.axis, tiled=True)
+        for axis in _each(self.axis):
+            values = jax.lax.all_gather(values, axis, tiled=True)
+        return values
 
     @property
     def numbers(self) -> jax.Array:
         """``[n]`` int32: where this device's rows stand among those of `everywhere`."""
         n = len(self.weights)
-        first = 0 if self.axis is None else n * jax.lax.axis_index(self.axis)
+        first, size = jnp.zeros((), jnp.int32), n
+        for axis in _each(self.axis):
+            first += size * jax.lax.axis_index(axis)
+            size *= jax.lax.psum(1, axis)
         return first + jnp.arange(n, dtype=jnp.int32)
 
 
@@ -176,6 +199,10 @@ class Links:
         return jax.ops.segment_sum(values, self.receivers, n, indices_are_sorted=True)
 
 
+def _each(axis: Axis | None) -> tuple[str, ...]:
+    return () if axis is None else (axis,) if isinstance(axis, str) else axis
+
+
 def _beside(weights: jax.Array, values: jax.Array) -> jax.Array:
     """Weights ``[n]`` in the shape that multiplies ``[n, …]``."""
     return weights.reshape(weights.shape + (1,) * (values.ndim - weights.ndim))
@@ -197,7 +224,7 @@ class Batch:
     graph: jraph.GraphsTuple
 
     @functools.cached_property
-    def axis(self) -> str | None:
+    def axis(self) -> Axis | None:
         """Axis of the devices that have further crystals of the step."""
         return axis_of(self.graph)
 

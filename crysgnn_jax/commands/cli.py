@@ -17,11 +17,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn, Protocol
 
-from crysgnn_jax import stopping
+from crysgnn_jax import processes, stopping
 from crysgnn_jax.cache import default_cache_dir, make_cache_dir
 from crysgnn_jax.commands.flags import Parser
 from crysgnn_jax.errors import UserError
-from crysgnn_jax.files import of_the_disk, writing, written
+from crysgnn_jax.files import draft_of, of_the_disk, whole, writing, written
 from crysgnn_jax.members import import_module
 
 
@@ -63,7 +63,7 @@ def _end(line: str, code: int) -> NoReturn:
             print(text, end="\n" if text else "", file=stream, flush=True)
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    sys.exit(code)
+    stopping.end(code)
 
 
 def run(command: Command, arguments: Sequence[str] | None = None) -> None:
@@ -101,11 +101,19 @@ def call(command: Command, arguments: Sequence[str]) -> None:
 
 def _execute(command: Command, parser: Parser, args: argparse.Namespace) -> None:
     try:
-        for name in getattr(args, "trust_code", ()):
-            import_module(name, "trust_code", name)
-        command.execute(args)
+        with _joined(args):
+            for name in getattr(args, "trust_code", ()):
+                import_module(name, "trust_code", name)
+            command.execute(args)
     except UserError as error:
         raise UserError(as_flags(str(error), parser)) from error
+
+
+def _joined(args: argparse.Namespace) -> contextlib.AbstractContextManager:
+    """Among the other processes of a run, where a command trains on several."""
+    if not hasattr(args, "coordinator"):
+        return contextlib.nullcontext()
+    return processes.joined(args.coordinator, args.process_id, args.num_processes)
 
 
 def as_flags(message: str, parser: Parser) -> str:
@@ -184,23 +192,19 @@ def output(path: Path, mode: str) -> Iterator[IO]:
       UserError: it cannot be written.
     """
     path = path.resolve()  # a link stays, what it leads to is written
-    text: dict[str, Any] = {} if "b" in mode else {"newline": "", "encoding": "utf-8"}
     if path.exists() and not path.is_file():  # a device or pipe
+        text: dict[str, Any] = {} if "b" in mode else {"newline": "", "encoding": "utf-8"}
         with open(path, mode, **text) as file:
             yield file
         return
-    draft = draft_of(path)
-    try:
-        with writing(path), open(draft, mode, **text) as file:
-            yield file
-        os.replace(draft, path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    with writing(path), whole(path, mode) as file:
+        yield file
 
 
 def require_writable(path: Path) -> None:
     """Check that a file can be written at the end of a run, before the run."""
+    if not processes.is_first():
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -218,11 +222,6 @@ def require_writable(path: Path) -> None:
         draft.unlink()
     except OSError as error:
         raise UserError(written(error, path)) from None
-
-
-def draft_of(path: Path) -> Path:
-    """Where a file is written before it is whole."""
-    return path.with_name(path.name + ".tmp")
 
 
 def make_folder(parameter: str, path: Path) -> None:

@@ -111,10 +111,10 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.crystals.readers import read
     from crysgnn_jax.curation.engine import engine_of
     from crysgnn_jax.curation.pipeline import Plan, curate
-    from crysgnn_jax.processes import default_workers
     from crysgnn_jax.reporting import curation as reporting
     from crysgnn_jax.reporting.tables import counted
     from crysgnn_jax.training.workdir import environment
+    from crysgnn_jax.workers import default_workers
 
     sources = data.sources_of(args)
     plan = Plan(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crysgnn_jax import processes
 from crysgnn_jax.bars import Bar
 from crysgnn_jax.commands.cli import make_folder
 from crysgnn_jax.commands.flags import given
@@ -107,6 +108,8 @@ class Graphs:
                 print(f"{kind} {id or store.source_name}: {text}", file=sys.stderr)
             if len(entries) > FIRST:
                 print(f"… and {len(entries) - FIRST} more", file=sys.stderr)
+        if not processes.is_first():
+            return
         if store.skipped and self._workdir is not None and not (self._workdir / CONFIG).exists():
             from crysgnn_jax.training.run import write_left_out
 

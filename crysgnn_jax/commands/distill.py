@@ -12,6 +12,7 @@ crysgnn distill --student my_package.models:MyStudent
 import argparse
 from pathlib import Path
 
+from crysgnn_jax import processes
 from crysgnn_jax.commands import cli, flags
 
 
@@ -53,7 +54,9 @@ def parser() -> flags.Parser:
     flags.add_config_flag(group)
     flags.add_outcome_flags(group)
     flags.add_record_flag(out)
-    flags.add_training_flags(out, ("epochs", "batch_size", "learning_rate", "seed"))
+    names = ("epochs", "batch_size", "accumulate", "learning_rate", "seed")
+    flags.add_training_flags(out, names)
+    flags.add_processes_flags(out)
     flags.add_student_flags(out)
     flags.add_data_flags(out)
     return out
@@ -73,6 +76,7 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.training.lesson import choose_property, load_teacher, prepare
     from crysgnn_jax.training.logs import Progress
     from crysgnn_jax.training.model_file import export
+    from crysgnn_jax.training.run import as_begun
     from crysgnn_jax.training.settings import UntaggedSettings
     from crysgnn_jax.training.workdir import CONFIG
 
@@ -122,13 +126,14 @@ def execute(args: argparse.Namespace) -> None:
     # A single student given its own --workdir is that directory; otherwise twins lie side by
     # side, so that training the second later completes the pair.
     alone = args.workdir is not None and len(variants) == 1
-    if not alone and (base / CONFIG).exists():
+    if not alone and processes.told((base / CONFIG).exists):
         raise UserError(f"`workdir` {base} holds a single run; name another directory for twins")
     results = {}
     for variant, lesson in lessons.items():
         split = lesson.split(args.split, args.seed)
-        devices.require(len(split.train))
         path = base if alone else base / variant
+        used = as_begun(devices, path, anew=args.overwrite)
+        used.require(len(split.train))
         result = lesson.learn(
             split,
             args.split,
@@ -136,7 +141,7 @@ def execute(args: argparse.Namespace) -> None:
             learning,
             title=title_of(student.name, student.model, distilled=variant == "distilled"),
             pull=pull,
-            devices=devices,
+            devices=used,
             workdir=path,
             progress=Progress,
             about=students.about(args, "distill"),
@@ -147,6 +152,8 @@ def execute(args: argparse.Namespace) -> None:
             continued=args.continued,
         )
         results[variant] = {**result, "files": str(path)}
+    if not processes.is_first():
+        return
     students.report(results, base if len(results) > 1 else path)
     if len(results) > 1:
         write_json(base / "comparison.json", results)

@@ -144,8 +144,8 @@ def _many(found: "list[Explanation]") -> str:
 def _draw(file: IO[bytes], found: "list[Explanation]", source: str, model: str) -> None:
     from crysgnn_jax.crystals.crystal import Crystal
     from crysgnn_jax.crystals.formula import in_picture, readable
+    from crysgnn_jax.reporting.coloured_atoms import draw_atoms
     from crysgnn_jax.reporting.periodic_table import periodic_table
-    from crysgnn_jax.reporting.structure import draw_atoms
     from crysgnn_jax.reporting.tables import signed, with_unit
     from crysgnn_jax.training.explanation import mean_by_element
 

@@ -7,6 +7,7 @@ crysgnn finetune --teacher runs/teacher --data elastic --freeze
 import argparse
 from pathlib import Path
 
+from crysgnn_jax import processes
 from crysgnn_jax.commands import cli, flags
 
 
@@ -24,7 +25,9 @@ def parser() -> flags.Parser:
     flags.add_config_flag(group)
     flags.add_outcome_flags(group)
     flags.add_record_flag(out)
-    flags.add_training_flags(out, ("epochs", "batch_size", "learning_rate", "seed"))
+    names = ("epochs", "batch_size", "accumulate", "learning_rate", "seed")
+    flags.add_training_flags(out, names)
+    flags.add_processes_flags(out)
     flags.add_student_flags(out, settings=False)
     flags.add_data_flags(out)
     return out
@@ -43,6 +46,7 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.training.logs import Progress
     from crysgnn_jax.training.model_file import export
     from crysgnn_jax.training.predictor import TrainedModel
+    from crysgnn_jax.training.run import as_begun
 
     if args.freeze and args.weight_decay:
         raise UserError(
@@ -54,9 +58,9 @@ def execute(args: argparse.Namespace) -> None:
     property = choose_property(args.data, source, args.property)
     require_tag(source, args.split)
     source = data.limited(source, args.limit, property)
-    devices = Devices(args.devices)
     teacher = TrainedModel.load(args.teacher, "teacher")
     path = args.workdir or Path("runs") / f"finetune-{Path(args.data).stem}-{property}"
+    devices = as_begun(Devices(args.devices), path, anew=args.overwrite)
     student = Student.of_pretrained(teacher, freeze=args.freeze)
     lesson = prepare(
         student,
@@ -86,6 +90,8 @@ def execute(args: argparse.Namespace) -> None:
         named=students.named(args),
         continued=args.continued,
     )
+    if not processes.is_first():
+        return
     results = {"fine-tuned": {**result, "files": str(path)}}
     students.report(results, path)
     if args.record is not None:

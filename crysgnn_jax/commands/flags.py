@@ -218,6 +218,30 @@ def add_devices_flag(group: Any) -> None:
     )
 
 
+def add_processes_flags(parser: argparse.ArgumentParser) -> None:
+    """The other processes of a run."""
+    group = parser.add_argument_group(
+        "several processes", "found by themselves on SLURM, TPU pods, Kubernetes and Open MPI"
+    )
+    group.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="where the first process listens for the others; given to all (default: found)",
+    )
+    group.add_argument(
+        "--process-id",
+        type=not_negative(int),
+        metavar="I",
+        help="which of the processes this is, from 0 (default: found)",
+    )
+    group.add_argument(
+        "--num-processes",
+        type=positive(int),
+        metavar="N",
+        help="how many there are; 1 for a run of its own among others (default: found)",
+    )
+
+
 def add_student_flags(parser: argparse.ArgumentParser, *, settings: bool = True) -> None:
     """How a property predictor is trained; ``settings``: whether its network can be changed."""
     group = parser.add_argument_group("student")
@@ -485,8 +509,8 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         "sources",
         nargs="*",
         metavar="SOURCE",
-        help="data sets or paths of crystals, as --data of the other commands takes them; - for "
-        "standard input",
+        help="data sets, paths or addresses (jarvis:NAME, mp:QUERY, optimade:URL) of crystals, as "
+        "--data of the other commands takes them; - for standard input",
     )
     parser.add_argument(
         "--data",

@@ -39,17 +39,16 @@ def parser() -> flags.Parser:
 def execute(args: argparse.Namespace) -> None:
     """Do what the flags say."""
     from crysgnn_jax.cache import default_cache_dir
-    from crysgnn_jax.reporting.tables import text_table
+    from crysgnn_jax.reporting.tables import formatted, print_table
     from crysgnn_jax.training.catalogue import catalogue, described
 
-    number = lambda value, form: "–" if value is None else format(value, form)
     if args.name is not None:
         entry = described(args.name)
         lines = {
             "what": entry.card.get("what") or entry.kind,
             "predicts": f"{entry.property} {f'({entry.unit})' if entry.unit else ''}".strip(),
-            "trained on": f"{number(entry.n_train, ',')} crystals: {entry.data}",
-            "test MAE": f"{number(entry.test_mae, '.4g')} {entry.unit}".strip(),
+            "trained on": f"{formatted(entry.n_train, ',')} crystals: {entry.data}",
+            "test MAE": f"{formatted(entry.test_mae, '.4g')} {entry.unit}".strip(),
             **{key.replace("_", " "): entry.card.get(key, "") for key in _ON_A_CARD},
             "licence": entry.licence,
         }
@@ -68,15 +67,15 @@ def execute(args: argparse.Namespace) -> None:
             entry.kind,
             entry.property or "–",
             entry.unit or "–",
-            entry.data if len(entry.data) <= _SHOWN else entry.data[: _SHOWN - 1] + "…",
-            number(entry.n_train, ","),
-            number(entry.test_mae, ".4g"),
+            (entry.data if len(entry.data) <= _SHOWN else entry.data[: _SHOWN - 1] + "…") or "–",
+            formatted(entry.n_train, ","),
+            formatted(entry.test_mae, ".4g"),
             entry.licence or "–",
         ]
         for entry in catalogue(args.cache or default_cache_dir(), args.runs or Path("runs"))
     ]
     header = ["name", "network", "property", "unit", "trained on", "crystals", "test MAE"]
-    print(text_table([*header, "licence"], rows))
+    print_table([*header, "licence"], rows)
 
 
 _SHOWN = 32

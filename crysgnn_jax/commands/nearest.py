@@ -59,7 +59,7 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.crystals.formula import readable
     from crysgnn_jax.crystals.named import unit_of
     from crysgnn_jax.graphs.symmetry import space_group_symbol
-    from crysgnn_jax.reporting.tables import counted, text_table, with_unit
+    from crysgnn_jax.reporting.tables import counted, print_table, with_unit
     from crysgnn_jax.training.devices import Devices
     from crysgnn_jax.training.predictor import TrainedModel
     from crysgnn_jax.training.similarity import nearest
@@ -99,7 +99,7 @@ def execute(args: argparse.Namespace) -> None:
     if args.output is None:
         shown = list(labels)[:MOST_LABELS]
         names = [with_unit(name.replace("_", " "), unit_of(name)) for name in shown]
-        print(text_table([*header, *names], list(rows(shown, ".4g", space_group_symbol))))
+        print_table([*header, *names], list(rows(shown, ".4g", space_group_symbol)))
     else:
         with cli.output(args.output, "w") as file:
             writer = csv.writer(file, lineterminator="\n")

@@ -97,19 +97,18 @@ def execute(args: argparse.Namespace) -> None:
         for committee in committees
     ]
     columns = table(several)
-    notes = []
+    said, notes = [], []
     for found in several:
         unit = f" ({found.unit})" if found.unit else ""
         by = " + ".join(shipped.label_of(m.path) for m in by_property[found.property])
         what = f"{counted(len(found.ids), 'prediction')} of {found.property}{unit} by {by}"
-        print(what + (f": {args.output}" if args.output else ""), file=sys.stderr)
+        said.append(what + (f": {args.output}" if args.output else ""))
         before = f"{found.property}: " if len(several) > 1 else ""
         notes += [before + line for line in found.notes()]
-    for line in notes:
-        print(line, file=sys.stderr)
     if args.output is None:
+        print(*said, *notes, sep="\n", file=sys.stderr)
         if sys.stdout.isatty():
-            print(prediction_files.readable(columns))
+            prediction_files.print_readable(columns)
         else:
             prediction_files.write_csv(sys.stdout, columns)
     else:
@@ -117,4 +116,5 @@ def execute(args: argparse.Namespace) -> None:
         more = {".json": (notes,), ".extxyz": (data.crystals_of(source),)}
         with cli.output(args.output, mode) as file:
             write(file, columns, *more.get(args.output.suffix, ()))
+        print(*said, *notes, sep="\n", file=sys.stderr)
     data.list_skipped(graphs.stores, args.output)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from crysgnn_jax import processes
 from crysgnn_jax.commands import cli, flags
 from crysgnn_jax.pretraining.catalogue import OBJECTIVES, RELEASED
 
@@ -83,8 +84,9 @@ def parser() -> flags.Parser:
     group = flags.add_run_flags(out, "runs/teacher; for others runs/NETWORK")
     flags.add_config_flag(group)
     flags.add_outcome_flags(group)
-    names = ("epochs", "batch_size", "learning_rate", "seed")
+    names = ("epochs", "batch_size", "accumulate", "learning_rate", "seed")
     flags.add_training_flags(out, names, {"epochs": 20})
+    flags.add_processes_flags(out)
     group = out.add_argument_group("network")
     group.add_argument(
         "--width",
@@ -136,7 +138,7 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.training.model_file import export
     from crysgnn_jax.training.predictor import TrainedModel
     from crysgnn_jax.training.pretraining_task import PretrainingTask, hold_out, rows_without
-    from crysgnn_jax.training.run import Run, train
+    from crysgnn_jax.training.run import Run, as_begun, train
     from crysgnn_jax.training.settings import TrainingSettings
 
     if args.export is not None:
@@ -167,8 +169,8 @@ def execute(args: argparse.Namespace) -> None:
     whole = read(names)
     source = data.limited(whole, args.limit)
     left_out = [excluded(name, whole) for name in args.exclude]
-    devices = Devices(args.devices)
     path = args.workdir or Path(WORKDIRS.get(args.network, f"runs/{args.network}"))
+    devices = as_begun(Devices(args.devices), path, anew=args.overwrite)
     build = data.Graphs(args, path)
     store = build(source, featuriser)
     rows = rows_without(store, left_out)
@@ -197,6 +199,8 @@ def execute(args: argparse.Namespace) -> None:
         continued=args.continued,
     )
     result = train(run, PretrainingTask(objectives, **following), draw_run)
+    if not processes.is_first():
+        return
     _report(result, ["loss", *(objective.name for objective, _ in objectives)], path)
     if args.export is not None:
         export(path, args.export)

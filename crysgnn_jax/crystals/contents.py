@@ -1,8 +1,8 @@
 """Bytes and text of files as people have them: compressed, with marks, in any encoding."""
 
 import gzip
+import io
 import zlib
-from pathlib import Path
 
 MAX_EXPANSION = 200
 """Times the size of a compressed file that its content may have. Structures compress to a tenth;
@@ -24,24 +24,27 @@ _PLAIN = str.maketrans({"\u00a0": " ", "\u2212": "-", "\u2013": "-", "\u2018": "
 """What editors make of a space, a minus and quotes."""
 
 
-def content_of(path: Path) -> bytes:
+def unpacked(content: bytes, name: str) -> bytes:
     """The bytes of a file; of a ``.gz`` file, what is compressed in it.
 
+    Args:
+      content: of the file.
+      name: of the file.
+
     Raises:
-      OSError: it cannot be read.
       ValueError: it is damaged, or its content is more than `MAX_EXPANSION` times its size.
     """
-    if path.suffix.lower() != ".gz":
-        return path.read_bytes()
-    limit = limit_of(path.stat().st_size)
+    if not name.lower().endswith(".gz"):
+        return content
+    limit = limit_of(len(content))
     try:
-        with gzip.open(path, "rb") as file:
-            content = file.read(limit + 1)
-    except (EOFError, zlib.error) as error:
+        with gzip.open(io.BytesIO(content), "rb") as file:
+            found = file.read(limit + 1)
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(str(error)) from None
-    if len(content) > limit:
+    if len(found) > limit:
         raise ValueError(f"its content is over {MAX_EXPANSION} times its size; unpack it yourself")
-    return content
+    return found
 
 
 def limit_of(size: int) -> int:

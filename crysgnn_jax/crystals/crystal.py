@@ -72,16 +72,16 @@ class Crystal:
                 f"atomic number {numbers[unknown][0]} is not in the element table "
                 f"(1 to {MAX_ATOMIC_NUMBER})",
             )
-        if not (np.isfinite(coords).all() and np.isfinite(lattice).all()):
+        # Largest values are NaN where any is, so that these tell of all numbers.
+        largest, longest = float(np.abs(coords).max()), float(np.abs(lattice).max())
+        if not (math.isfinite(largest) and math.isfinite(longest)):
             raise InvalidCrystal(self.id, "a coordinate or lattice vector is not a finite number")
-        largest = np.abs(coords).max()
         if largest > MAX_COORDINATE:
             raise InvalidCrystal(
                 self.id,
                 f"a fractional coordinate is {largest:.3g}; beyond {MAX_COORDINATE:g} cells "
                 "nothing is left of its digits",
             )
-        longest = np.abs(lattice).max()
         if longest > MAX_LENGTH:
             raise InvalidCrystal(
                 self.id, f"a lattice vector is {longest:.3g} Å long; check the lattice"

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from crysgnn_jax import stopping
 from crysgnn_jax.errors import UserError
-from crysgnn_jax.processes import settle_worker
+from crysgnn_jax.workers import settle_worker
 
 ENGINES = ("local", "ray")
 

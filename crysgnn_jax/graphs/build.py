@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from crysgnn_jax import stopping
+from crysgnn_jax import processes, stopping
 from crysgnn_jax.cache import default_cache_dir, locked, make_cache_dir
 from crysgnn_jax.checksums import checksums
 from crysgnn_jax.crystals.crystal import Crystal
@@ -47,7 +47,7 @@ from crysgnn_jax.graphs.store import (
     open_store,
     write_meta,
 )
-from crysgnn_jax.processes import default_workers, settle_worker
+from crysgnn_jax.workers import default_workers, settle_worker
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def build_store(
       cache_dir: directory of stores; `default_cache_dir` where not given.
       workers: processes to build with. With 1, the default, none is started, so that a notebook,
         or a script without ``if __name__ == "__main__"``, just works; None: one for each available
-        core, up to `processes.MAX_DEFAULT_WORKERS`, as the commands do.
+        core, up to `workers.MAX_DEFAULT_WORKERS`, as the commands do.
       strict: refuse a source of which any crystal is left out.
       max_atoms: crystals with more are left out.
       progress: called with the numbers of items done and in all, in the calling process.
@@ -180,14 +180,17 @@ def _built(
     """The store in the cache, or else a new one."""
     fingerprint = store_fingerprint(source, settings, max_atoms)
     path = root / fingerprint
-    store = _finished(path, quiet=True)
-    if store is None:
-        with _locked(root, fingerprint):
-            # Another process may have finished it while this one waited for the lock.
-            store = _finished(path)
-            if store is None:
-                workers = workers or default_workers()
-                store = _build(source, settings, path, workers, max_atoms, progress)
+    # Of the processes of a run, the first one alone: locks may not reach from machine to machine.
+    # Those on a machine that does not see its files make their own.
+    with processes.in_turn():
+        store = _finished(path, quiet=True)
+        if store is None:
+            with _locked(root, fingerprint):
+                # Another process may have finished it while this one waited for the lock.
+                store = _finished(path)
+                if store is None:
+                    workers = workers or default_workers()
+                    store = _build(source, settings, path, workers, max_atoms, progress)
     return store
 
 

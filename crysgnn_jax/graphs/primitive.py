@@ -1,9 +1,12 @@
 """The primitive cell of a large one, so that a perfect supercell costs what its cell costs."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.spatial import cKDTree
+
+if TYPE_CHECKING:  # whose graphs are made with this module
+    from crysgnn_jax.graphs.store import GraphStore
 
 
 class Cell(NamedTuple):
@@ -36,6 +39,17 @@ def primitive_cell(cell: Cell, tolerance: float) -> Cell:
         if found is None:
             return cell
         cell = _divided(cell, *found)
+
+
+def n_primitive(store: "GraphStore", row: int) -> int:
+    """Atoms of the primitive cell of a crystal in a store, with the store's tolerance."""
+    begin, end = store.node_offsets[row : row + 2]
+    cell = Cell(
+        np.array(store.lattice[row]),
+        np.array(store.frac_coords[begin:end]),
+        np.array(store.species[begin:end]),
+    )
+    return len(primitive_cell(cell, store.settings.symprec).species)
 
 
 def _translation(cell: Cell, tolerance: float) -> tuple[np.ndarray, np.ndarray] | None:

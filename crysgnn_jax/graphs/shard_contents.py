@@ -1,16 +1,13 @@
 """What a shard of a curated set holds of crystals and their reduced graphs."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from crysgnn_jax.curated import CuratedSet, write_curated
 from crysgnn_jax.graphs.ragged import ragged
-from crysgnn_jax.graphs.settings import CRYSTALS_A_SHARD
-from crysgnn_jax.graphs.store import CONTENT, EDGE_COLUMNS, OFFSETS, RAGGED, GraphStore
-from crysgnn_jax.shards import narrow, write_shard
+from crysgnn_jax.graphs.store import EDGE_COLUMNS, OFFSETS, RAGGED, GraphStore
+from crysgnn_jax.shards import narrow
 
 OF_WHOLE_GRAPHS = ("edge_offsets", "degree", *EDGE_COLUMNS)
 """Columns of a `GraphStore` that a shard lacks."""
@@ -62,34 +59,3 @@ def columns_of(store: GraphStore, rows: np.ndarray) -> dict[str, Any]:
         where = ragged(offsets[rows], out[count])
         out |= {name: store.column(name)[where] for name in names}
     return out
-
-
-def write_set(
-    store: GraphStore, path: str | os.PathLike, *, crystals_a_shard: int = CRYSTALS_A_SHARD
-) -> CuratedSet:
-    """A store as a curated set.
-
-    Args:
-      store: of graphs of the kind ``nearest``.
-      path: of the set's directory, or its address.
-      crystals_a_shard: how many.
-
-    Raises:
-      OSError: it cannot be written.
-    """
-    entries = []
-    for number, start in enumerate(range(0, len(store), crystals_a_shard)):
-        rows = np.arange(start, min(start + crystals_a_shard, len(store)))
-        labels = {name: store.labels(name)[rows] for name in store.label_names}
-        tags = {name: store.tags(name)[rows].tolist() for name in store.tag_names}
-        file = f"shards/{number:05d}.safetensors"
-        columns, texts = contents(columns_of(store, rows), labels, tags)
-        entries.append({"file": file, **write_shard(f"{path}/{file}", columns, texts, {})})
-    return write_curated(
-        path,
-        entries,
-        content=CONTENT,
-        settings=store.settings.plain(),
-        label_names=store.label_names,
-        tag_names=store.tag_names,
-    )

@@ -92,7 +92,7 @@ class ShardedStore(ReducedStore):
             path,
             {
                 "fingerprint": fingerprint,
-                "source": curated.name,
+                "source": curated.path,
                 "settings": curated.settings,
                 "label_names": curated.label_names,
                 "tag_names": curated.tag_names,

@@ -1,6 +1,5 @@
 """What is to be known of crystals and their labels before anything is trained on them."""
 
-import csv
 import dataclasses
 import re
 import textwrap
@@ -13,8 +12,9 @@ import numpy as np
 
 from crysgnn_jax.crystals.elements import SYMBOLS
 from crysgnn_jax.crystals.units import Guess, guess_unit
-from crysgnn_jax.files import write_json, writing
+from crysgnn_jax.files import write_csv, write_json, writing
 from crysgnn_jax.graphs.duplicates import look_alikes, same_structures
+from crysgnn_jax.graphs.primitive import n_primitive
 from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.graphs.symmetry import CRYSTAL_SYSTEMS, crystal_system
 from crysgnn_jax.reporting.overlap import Overlap, overlap
@@ -218,16 +218,18 @@ class Check:
         folder = Path(folder)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            _write(folder / "skipped.csv", ("id", "reason"), self.skipped)
+            write_csv(folder / "skipped.csv", ("id", "reason"), self.skipped)
             outliers = [one for label in self.labels for one in label.outliers] + self.strange
-            rows = ((one.id, one.what, one.value, _number(one.score), one.why) for one in outliers)
-            _write(folder / "outliers.csv", ("id", "what", "value", "score", "why"), rows)
+            rows = (
+                (one.id, one.what, one.value, _six_digits(one.score), one.why) for one in outliers
+            )
+            write_csv(folder / "outliers.csv", ("id", "what", "value", "score", "why"), rows)
             names = [label.name for label in self.labels]
-            _write(
+            write_csv(
                 folder / "duplicates.csv",
                 ("group", "kind", "formula", "id", *(f"{name} differs by" for name in names)),
                 (
-                    (k, kind, group.formula, id, *(_number(group.spread.get(n)) for n in names))
+                    (k, kind, group.formula, id, *(_six_digits(group.spread.get(n)) for n in names))
                     for kind, groups in (
                         ("structure", self.duplicates),
                         ("look-alike", self.look_alikes),
@@ -384,11 +386,12 @@ def _strange(
         why = f"in {n} of the {known.n_crystals} crystals that {TEACHER} has seen"
         for row in holders[z]:
             found.append(Outlier(str(store.ids[row]), "element", SYMBOLS[z], None, why))
-    sizes = store.n_nodes
     most, usual = known.n_atoms[1 - HARDLY], known.volume_per_atom
     why = f"{100 * (1 - HARDLY):g} % of the crystals that {TEACHER} has seen have up to {most:g}"
-    for row in np.flatnonzero(sizes > most):
-        found.append(Outlier(str(store.ids[row]), "atoms", str(sizes[row]), None, why))
+    for row in np.flatnonzero(store.n_nodes > most).tolist():
+        n = n_primitive(store, row)  # a perfect supercell is what its cell is
+        if n > most:
+            found.append(Outlier(str(store.ids[row]), "atoms", str(n), None, why))
     low, high = usual[HARDLY], usual[1 - HARDLY]
     why = f"nearly all that {TEACHER} has seen have {low:g} to {high:g} Å³"
     for row in np.flatnonzero((volumes < low) | (volumes > high)):
@@ -588,7 +591,7 @@ def _some(words: Sequence[str]) -> str:
     return ", ".join(words[:SHOWN]) + (f" … and {more} more" if more > 0 else "")
 
 
-def _number(value: float | None) -> str:
+def _six_digits(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
 
 
@@ -598,12 +601,3 @@ def _range(values: np.ndarray) -> dict[str, float]:
         "median": float(np.median(values)),
         "max": float(values.max()),
     }
-
-
-def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    draft = path.with_name(path.name + ".tmp")
-    with open(draft, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
-    draft.replace(path)

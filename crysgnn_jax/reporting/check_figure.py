@@ -75,13 +75,14 @@ def systems_panel(axis: Any, systems: dict[str, int]) -> None:
 
 def sizes_panel(axis: Any, counts: np.ndarray) -> None:
     """Histogram of the atoms per cell, from the number of crystals of 0, 1, 2, … atoms."""
-    top = len(counts) - 1
+    low, top = int(np.flatnonzero(counts)[0]), len(counts) - 1
     if top <= 30:
         bins: Any = np.arange(0.5, top + 1.5)
     else:
-        bins = np.unique(np.round(np.geomspace(1, top + 1, 30))) - 0.5
+        bins = np.unique(np.round(np.geomspace(low, top + 1, 30))) - 0.5
         axis.set_xscale("log")
-        ticks = [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if t <= top]
+        round_numbers = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+        ticks = [t for t in round_numbers if low <= t <= top]
         axis.set_xticks(ticks, [str(t) for t in ticks])
         axis.minorticks_off()
     axis.hist(np.arange(len(counts)), bins, weights=counts, color=COLOURS["test"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from crysgnn_jax.reporting.published import PUBLISHED, PUBLISHED_FOR
+from crysgnn_jax.reporting.tables import formatted
 
 VANILLA, DISTILLED, FINE_TUNED = "vanilla", "distilled", "fine-tuned"
 
@@ -191,12 +192,11 @@ def _cells(row: Row | None, student: str, has_published: bool) -> list[str]:
     show = lambda variant: "–" if row is None else mean_and_spread(row.errors.get(variant, _NONE))
     if student == FINE_TUNED_STUDENT:
         return [show(FINE_TUNED)]
-    number = lambda value, form: "–" if row is None or math.isnan(value) else format(value, form)
     out = [
         show(VANILLA),
         show(DISTILLED),
-        number(row.gain if row else math.nan, "+.1f") + " %",
-        number(row.p_value if row else math.nan, ".2g"),
+        formatted(row.gain if row else None, "+.1f") + " %",
+        formatted(row.p_value if row else None, ".2g"),
     ]
     if has_published:
         out.append("{} → {}".format(*row.published) if row and row.published else "–")

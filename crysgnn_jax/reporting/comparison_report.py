@@ -23,8 +23,7 @@ from crysgnn_jax.reporting.comparison import (
     no_better_than_mean,
 )
 from crysgnn_jax.reporting.page import COLOURS
-from crysgnn_jax.reporting.records import number
-from crysgnn_jax.reporting.tables import with_unit
+from crysgnn_jax.reporting.tables import number, with_unit
 from crysgnn_jax.reporting.verdict import name_of_property
 from crysgnn_jax.training.workdir import REPORT
 

@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from crysgnn_jax.graphs.symmetry import CRYSTAL_SYSTEMS
+from crysgnn_jax.reporting import page
 from crysgnn_jax.reporting.colours import NO_VALUE, scale
 from crysgnn_jax.reporting.figures import head, new_figure
 from crysgnn_jax.reporting.tables import signed
@@ -20,6 +21,10 @@ SYSTEM_COLOURS = dict(
 )
 """Okabe and Ito's."""
 
+_ON_A_PAGE = {"triclinic": "#8a8f98"}
+"""Where black would not be seen on a dark page."""
+
+_RIM = {"width": 0.5, "color": "rgba(138, 143, 152, 0.7)"}
 
 MANY = 3000
 """Points of which more are drawn by WebGL, which not every machine has."""
@@ -105,27 +110,28 @@ def write_map_page(found: CrystalMap, file: IO[str]) -> None:
                 name=name,
                 text=texts[chosen],
                 hovertemplate="%{text}<extra></extra>",
-                marker={"size": 6, "opacity": 0.75, **marker},
+                # The rim is seen where the colour is near that of a light or dark page.
+                marker={"size": 7, "opacity": 0.8, "line": _RIM, **marker},
             )
         )
 
     if found.is_by_system:
         for name in _systems(found):
-            add(found.values == name, name, color=SYSTEM_COLOURS[name])
+            add(found.values == name, name, color=_ON_A_PAGE.get(name, SYSTEM_COLOURS[name]))
     else:
         known = np.isfinite(found.values)
         if not known.all():
             add(~known, "no value", color="#bbbbbb")
         add(known, found.colour, **_colour_axis(found.values[known], found.colour))
         figure.update_layout(showlegend=False)
-    figure.update_layout(
-        title=found.title,
-        xaxis_title=found.axes[0],
-        yaxis_title=found.axes[1],
-        legend_title=found.colour,
-        template="plotly_white",
+    figure.update_layout(xaxis_title=found.axes[0], yaxis_title=found.axes[1])
+    told = (
+        f"Each point is a crystal, coloured by {found.colour}: under the pointer it tells its id. "
+        "Draw a frame to see a part, and click twice to see all again"
     )
-    figure.write_html(file, include_plotlyjs=True, config={"displaylogo": False})
+    told += "; a click on a name takes its points away." if found.is_by_system else "."
+    body = [f"<h1>{html.escape(found.title)}</h1>", page.paragraph(told, "soft")]
+    file.write(page.page(found.title, [*body, page.plot("map", figure, page.MAP)]))
 
 
 def _said(value: str | float) -> str:
@@ -148,5 +154,12 @@ def _colour_axis(values: np.ndarray, label: str) -> dict[str, Any]:
         "colorscale": "RdBu_r" if diverging else "Viridis",
         "cmin": colours.norm.vmin,
         "cmax": colours.norm.vmax,
-        "colorbar": {"title": label},
+        # Across, so that a phone's width is the map's.
+        "colorbar": {
+            "title": {"text": label, "side": "top"},
+            "orientation": "h",
+            "y": 1.02,
+            "yanchor": "bottom",
+            "thickness": 12,
+        },
     }

@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.reporting import page
 from crysgnn_jax.reporting.page import PALETTE
-from crysgnn_jax.reporting.records import Record, number
-from crysgnn_jax.reporting.tables import with_unit
+from crysgnn_jax.reporting.records import Record
+from crysgnn_jax.reporting.tables import number, with_unit
 from crysgnn_jax.reporting.verdict import name_of_property
 from crysgnn_jax.training.workdir import CHECKPOINTS, CONFIG, REPORT
 

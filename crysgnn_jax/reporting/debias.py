@@ -1,13 +1,12 @@
 """How far DFT, and what was trained on it, are from measurement: table, record, picture."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from crysgnn_jax.files import writing
+from crysgnn_jax.files import write_csv
 from crysgnn_jax.reporting.comparison import DISTILLED, VANILLA, mean_and_deviation
 from crysgnn_jax.reporting.figures import VARIANT_COLOURS, new_figure, r_squared
 from crysgnn_jax.reporting.tables import text_table
@@ -56,6 +55,7 @@ class Line(NamedTuple):
       mae: mean and standard deviation over the seeds.
       bias: likewise.
       n_test: compounds that it was judged by, on average.
+      n_seeds: seeds that there were; the deviation of one is 0, and says nothing.
     """
 
     fraction: float
@@ -63,6 +63,7 @@ class Line(NamedTuple):
     mae: tuple[float, float]
     bias: tuple[float, float]
     n_test: int
+    n_seeds: int
 
 
 def summarise(judged: Sequence[Judged]) -> list[Line]:
@@ -78,6 +79,7 @@ def summarise(judged: Sequence[Judged]) -> list[Line]:
                 mean_and_deviation(np.array([one.mae for one in here])),
                 mean_and_deviation(np.array([one.bias for one in here])),
                 round(float(np.mean([len(one.ids) for one in here]))),
+                len(here),
             )
         )
     return lines
@@ -93,18 +95,19 @@ def table(lines: Sequence[Line], unit: str) -> str:
                 f"{100 * line.fraction:g} %",
                 str(line.n_test),
                 line.method,
-                _plus_minus(line.mae),
-                _plus_minus(line.bias, signed=True),
+                _plus_minus(line.mae, line.n_seeds),
+                _plus_minus(line.bias, line.n_seeds, signed=True),
             ]
             for line in lines
         ],
     )
 
 
-def _plus_minus(value: tuple[float, float], *, signed: bool = False) -> str:
+def _plus_minus(value: tuple[float, float], n_seeds: int, *, signed: bool = False) -> str:
     mean, deviation = value
     text = f"{round(mean, 3) + 0.0:+.3f}" if signed else f"{mean:.3f}"  # no "−0.000"
-    return f"{text} ± {deviation:.3f}".replace("-", "\N{MINUS SIGN}")
+    spread = f" ± {deviation:.3f}" if n_seeds > 1 else ""
+    return (text + spread).replace("-", "\N{MINUS SIGN}")
 
 
 def as_json(lines: Sequence[Line], judged: Sequence[Judged]) -> list[dict[str, Any]]:
@@ -115,9 +118,9 @@ def as_json(lines: Sequence[Line], judged: Sequence[Judged]) -> list[dict[str, A
             "method": line.method,
             "n_test": line.n_test,
             "mae": line.mae[0],
-            "mae_deviation": line.mae[1],
+            "mae_deviation": line.mae[1] if line.n_seeds > 1 else None,
             "bias": line.bias[0],
-            "bias_deviation": line.bias[1],
+            "bias_deviation": line.bias[1] if line.n_seeds > 1 else None,
             "seeds": {
                 str(one.seed): {"mae": one.mae, "bias": one.bias, "n_test": len(one.ids)}
                 for one in judged
@@ -130,21 +133,12 @@ def as_json(lines: Sequence[Line], judged: Sequence[Judged]) -> list[dict[str, A
 
 def write_said(judged: Sequence[Judged], path: Path) -> None:
     """All that was said, as a CSV table: a row for each share, seed, method and compound."""
-    with writing(path), open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["measured_share", "seed", "method", "id", "measured", "said"])
-        for one in judged:
-            for id, measured, said in zip(one.ids, one.measured, one.said):
-                writer.writerow(
-                    [
-                        f"{one.fraction:g}",
-                        one.seed,
-                        one.method,
-                        id,
-                        f"{measured:.6g}",
-                        f"{said:.6g}",
-                    ]
-                )
+    rows = (
+        [f"{one.fraction:g}", one.seed, one.method, id, f"{measured:.6g}", f"{said:.6g}"]
+        for one in judged
+        for id, measured, said in zip(one.ids, one.measured, one.said)
+    )
+    write_csv(path, ["measured_share", "seed", "method", "id", "measured", "said"], rows)
 
 
 def draw(
@@ -213,7 +207,7 @@ def _bars(axis: Any, lines: Sequence[Line], of: str) -> None:
         x = np.array([k for k, f in enumerate(fractions) if f in here], float)
         x += (place - (len(methods) - 1) / 2) * width
         found = [here[f] for f in fractions if f in here]
-        deviation = [line.mae[1] for line in found]
+        deviation = [line.mae[1] for line in found] if found[0].n_seeds > 1 else None
         plain = ADAPTED not in method and method != CORRECTED
         axis.bar(
             x,

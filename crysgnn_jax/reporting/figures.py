@@ -19,8 +19,8 @@ from crysgnn_jax.reporting.comparison import (
     Row,
     mean_and_deviation,
 )
-from crysgnn_jax.reporting.records import Record, number, r_squared, words
-from crysgnn_jax.reporting.tables import with_unit
+from crysgnn_jax.reporting.records import Record, r_squared, words
+from crysgnn_jax.reporting.tables import number, with_unit
 
 COLOURS = {"train": "#0072b2", "validation": "#d55e00", "test": "#009e73"}
 """Okabe and Ito's, which readers with colour blindness can tell apart."""

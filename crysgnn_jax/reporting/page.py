@@ -23,6 +23,9 @@ COLOURS = {"train": "#2f86d1", "validation": "#e0672a", "test": "#1aa179", "othe
 PALETTE = ("#2f86d1", "#e0672a", "#1aa179", "#c678b6", "#c9930f", "#4fb3d9", "#8a8f98", "#b3695c")
 """Of lines that are many."""
 
+MAP = "map"
+"""Kind of a plot that fills the page and may be zoomed into, also without a mouse."""
+
 _STYLE = """
 :root { color-scheme: light dark; --back: #ffffff; --card: #f4f6f8; --ink: #1c2127;
   --soft: #5b6570; --line: #d8dde3; --warn: #fff1d6; --warn-ink: #6b4500; --link: #0b63a8; }
@@ -51,6 +54,7 @@ table.settings td { overflow-wrap: anywhere; }
 .plot.tall { height: min(100vw, 34rem); max-width: 40rem; }
 .plot.elements { height: auto; aspect-ratio: 18 / 11; }
 .plot.flat { height: 15rem; }
+.plot.map { height: max(22rem, min(120vw, 100vh - 14rem)); }
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr));
   gap: 0 1.5rem; }
 .two > * { min-width: 0; }
@@ -80,7 +84,9 @@ function draw() {
     if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false;
     if (narrow) for (const trace of figure.data)
       if (trace.type === "heatmap") trace.textfont = {size: 8};
-    Plotly.react(place, figure.data, layout, {responsive: true, displayModeBar: false});
+    const tools = place.classList.contains("map");
+    Plotly.react(place, figure.data, layout, {responsive: true, displayModeBar: tools,
+      displaylogo: false, modeBarButtons: [["toImage", "zoomIn2d", "zoomOut2d", "resetScale2d"]]});
   }
   document.documentElement.dataset.drawn = dark.matches ? "dark" : "light";
 }
@@ -161,6 +167,7 @@ def _templates() -> dict[str, Any]:
                 "margin": {"l": 10, "r": 10, "t": 30, "b": 10},
                 "xaxis": axis,
                 "yaxis": axis,
+                "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": ink},
                 "hoverlabel": {"bgcolor": back, "font": {"color": ink}, "bordercolor": grid},
                 "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
             }

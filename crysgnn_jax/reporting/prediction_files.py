@@ -13,19 +13,19 @@ import numpy as np
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.extras import imported, require
-from crysgnn_jax.reporting.tables import text_table
+from crysgnn_jax.reporting.tables import print_table
 
 Columns = Mapping[str, Sequence[Any] | np.ndarray]
 """Name of a column → its entries, one a crystal; the first are ``id`` and ``formula``."""
 
 
-def readable(columns: Columns) -> str:
-    """A table for a terminal: numbers with four digits."""
+def print_readable(columns: Columns) -> None:
+    """Print a table for a terminal: numbers with four digits."""
     rows = [
         [f"{x:.4g}" if isinstance(x, float) else str(x or "") for x in map(_plain, row)]
         for row in zip(*columns.values())
     ]
-    return text_table(list(columns), rows)
+    print_table(list(columns), rows)
 
 
 def write_csv(file: IO, columns: Columns) -> None:

@@ -7,7 +7,6 @@ import csv
 import dataclasses
 import functools
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -42,15 +41,6 @@ def words(metric: str) -> str:
     if metric.endswith("_accuracy"):
         return f"{words(metric.removesuffix('_accuracy'))}, share right"
     return _WORDS.get(metric, metric.replace("_", " "))
-
-
-def number(value: float, digits: int = 3) -> str:
-    """A number with so many digits, and a minus sign that is one; a dash where there is none."""
-    if not math.isfinite(value):
-        return "–"
-    long = abs(value) >= 10**digits
-    text = f"{value:,.0f}" if long else f"{value:#.{digits}g}".rstrip(".")
-    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def title_of(network: str, model: Mapping[str, Any], *, distilled: bool) -> str:

@@ -13,18 +13,17 @@ from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.elements import MAX_ATOMIC_NUMBER, SYMBOLS, place_in_table
 from crysgnn_jax.graphs.symmetry import CRYSTAL_SYSTEMS, crystal_system
 from crysgnn_jax.reporting import page
+from crysgnn_jax.reporting.crystal_svg import colour_of, drawing
 from crysgnn_jax.reporting.page import COLOURS
 from crysgnn_jax.reporting.records import (
     SPLITS,
     Predicted,
     Record,
     as_text,
-    number,
     r_squared,
     words,
 )
-from crysgnn_jax.reporting.structures import colour_of, drawing
-from crysgnn_jax.reporting.tables import with_unit
+from crysgnn_jax.reporting.tables import number, with_unit
 from crysgnn_jax.reporting.verdict import name_of_property, objectives_of, verdict
 
 N_WORST = 10

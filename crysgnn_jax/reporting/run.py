@@ -1,11 +1,10 @@
 """The pictures of one run: whatever its directory has something to draw of."""
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from crysgnn_jax.files import write_text
+from crysgnn_jax.files import write_csv, write_text
 from crysgnn_jax.models.registry import find_network
 from crysgnn_jax.reporting.records import Record, title_of
 from crysgnn_jax.reporting.verdict import verdict
@@ -47,10 +46,11 @@ def draw_run(path: Path, result: Mapping[str, Any]) -> None:
         )
     ranked = _explanation(record)
     if ranked:
-        with open(path / "explanation.csv", "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["element_property", "mean_absolute_weight"])
-            writer.writerows([name, f"{weight:.6g}"] for name, weight in ranked)
+        write_csv(
+            path / "explanation.csv",
+            ["element_property", "mean_absolute_weight"],
+            ([name, f"{weight:.6g}"] for name, weight in ranked),
+        )
         figures.ranking(
             ranked,
             path / "explanation.png",

@@ -1,5 +1,6 @@
 """Text tables, and words and numbers as they stand in them and in pictures."""
 
+import math
 import sys
 from collections.abc import Sequence
 
@@ -21,6 +22,20 @@ def with_unit(name: str, unit: str) -> str:
 def counted(n: int, noun: str) -> str:
     """``1 crystal``, ``2 crystals``."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number with so many digits, and a minus sign that is one; a dash where there is none."""
+    if not math.isfinite(value):
+        return "–"
+    long = abs(value) >= 10**digits
+    text = f"{value:,.0f}" if long else f"{value:#.{digits}g}".rstrip(".")
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def formatted(value: float | None, form: str) -> str:
+    """A number in the form that is asked for, such as ``.4g``; a dash where there is none."""
+    return "–" if value is None or math.isnan(value) else format(value, form)
 
 
 def signed(value: float, digits: int = 3) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crysgnn_jax.reporting.records import number
+from crysgnn_jax.reporting.tables import number
 
 FEWEST_TESTED = 10
 """Test crystals below which an error says little of other crystals: with 9, the mean of the

@@ -19,6 +19,7 @@ import numpy as np
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
 
+from crysgnn_jax import processes
 from crysgnn_jax.array_files import Damaged
 from crysgnn_jax.checksums import checksums, first_damaged
 from crysgnn_jax.errors import UserError
@@ -179,12 +180,21 @@ def _checkpointer() -> "ocp.Checkpointer":
     second here, and a save in the background may be lost where the process ends."""
     import orbax.checkpoint as ocp
 
+    alone: dict[str, Any] = {}
+    composite = {}
+    if processes.count() > 1:  # orbax would wait for the others, which have no part in this
+        me = processes.number()
+        options = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
+        alone = {"multiprocessing_options": options}
+        composite = {"composite_options": ocp.CompositeOptions(**alone)}
     return ocp.Checkpointer(
         ocp.CompositeCheckpointHandler(
-            last=ocp.StandardCheckpointHandler(),
-            best=ocp.StandardCheckpointHandler(),
-            position=ocp.JsonCheckpointHandler(),
-        )
+            **composite,
+            last=ocp.StandardCheckpointHandler(**alone),
+            best=ocp.StandardCheckpointHandler(**alone),
+            position=ocp.JsonCheckpointHandler(**alone),
+        ),
+        **alone,
     )
 
 

@@ -13,9 +13,9 @@ from crysgnn_jax.graphs.build import build_store
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.training.devices import Devices
+from crysgnn_jax.training.model_file import SUFFIX
 from crysgnn_jax.training.predictions import Predictions, assess, require_asked
 from crysgnn_jax.training.predictor import BATCH_SIZE, TrainedModel
-from crysgnn_jax.training.reference import Facts
 from crysgnn_jax.training.settings import LEVEL
 from crysgnn_jax.training.shipped import label_of
 from crysgnn_jax.training.workdir import CONFIG, RESULT
@@ -31,8 +31,8 @@ class Committee:
       members: one network at least.
 
     Raises:
-      UserError: there are none, they do not predict the same property in the same unit, or two of
-        them are one: their spread would be nothing.
+      UserError: there are none, they do not predict the same property in the same unit, two of
+        them are one: their spread would be nothing; or what one keeps of its training is damaged.
 
     Example:
       ``Committee([load("runs/a"), load("runs/b")]).predict("my_cifs/").uncertainty``
@@ -63,6 +63,8 @@ class Committee:
                 raise UserError(
                     f"`model`: {same.path} and {member.path} are the same network; name one of them"
                 )
+        # Here, so that a damaged one is found before graphs are made.
+        self._references = [member.reference for member in self.members]
 
     def __repr__(self) -> str:
         return f"Committee({self.property!r}, {len(self.members)} members)"
@@ -110,9 +112,10 @@ class Committee:
         rows = np.array(known, int)
         left_out = dict(pair for store in stores for pair in store.skipped)
         return assess(
-            Facts.of(stores[0], rows),
+            stores[0],
+            rows,
             np.array([[found[ids[row]] for row in known] for found in said]),
-            [member.reference for member in self.members],
+            self._references,
             embeddings[rows],
             property=self.property,
             unit=self.unit,
@@ -155,15 +158,16 @@ def unfinished(names: Iterable[Path | str]) -> list[Path]:
 
 
 def workdirs(names: Iterable[Path | str], parameter: str = "model") -> list[Path]:
-    """The runs that names stand for, each once; of a wildcard, those that are finished.
+    """The runs that names stand for, each once; of a wildcard, those that are finished, and files
+    of models.
 
     Args:
-      names: directories, names of the package's networks, or wildcards such as
-        ``runs/*/distilled``.
+      names: directories, files that `export` wrote, names of the package's networks, or wildcards
+        such as ``runs/*/distilled`` and ``models/*.safetensors``.
       parameter: by which the user gave them, for messages.
 
     Raises:
-      UserError: a wildcard fits no finished run.
+      UserError: a wildcard fits no finished run and no file of a model.
     """
     out: list[Path] = []
     for name in names:
@@ -171,9 +175,18 @@ def workdirs(names: Iterable[Path | str], parameter: str = "model") -> list[Path
             out.append(Path(name))
             continue
         found = [Path(path) for path in sorted(glob.glob(str(name)))]
-        finished = [path for path in found if (path / CONFIG).exists() and (path / RESULT).exists()]
+        finished = [path for path in found if _is_trained(path)]
         if not finished:
             fits = "fits no finished run" if found else "fits nothing"
-            raise UserError(f"`{parameter}` {name}: {fits}; name the directories of runs")
+            raise UserError(
+                f"`{parameter}` {name}: {fits}; name the directories of runs, or files of models "
+                f"that end in {SUFFIX}"
+            )
         out += finished
     return list(dict.fromkeys(out))
+
+
+def _is_trained(path: Path) -> bool:
+    if path.is_file():
+        return path.suffix == SUFFIX
+    return (path / CONFIG).exists() and (path / RESULT).exists()

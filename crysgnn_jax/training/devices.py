@@ -1,10 +1,16 @@
 """Every mention of devices: how many there are, and how a step is spread over them.
 
 One batch a device, the parameters replicated: arrays that a step takes or returns have a leading
-axis of one entry a device. Inside a step, `AXIS` names that axis for sums over devices.
+axis of one entry a device. Inside a step, `AXIS` names that axis for sums over devices. Of a run of
+several processes, arrays hold the entries of this process's devices, and the axis has all of them.
+
+A step may have more batches than there are devices, which then take several each, one after the
+other, in rounds (`training.rounds`): where gradients are accumulated, or where a run goes on with
+fewer devices than it began with.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +18,8 @@ import jraph
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from crysgnn_jax import processes, stopping
+from crysgnn_jax.batches.loader import EMPTY
 from crysgnn_jax.batches.views import mark_spread
 from crysgnn_jax.errors import UserError
 
@@ -46,10 +54,12 @@ class Compiled:
 
 
 class Devices:
-    """The local devices that a run uses.
+    """The devices that a run uses: of this process and, if there are several, of the others.
+
+    ``len`` is how many batches they take in a step.
 
     Args:
-      count: how many; None for all.
+      count: how many of each process; None for all.
 
     Raises:
       UserError: there are fewer.
@@ -67,31 +77,69 @@ class Devices:
                 f"`devices` {count}: this machine has {len(available)} "
                 f"({available[0].device_kind}){hint}"
             )
-        self._take(available[:count])
+        self._take(_of_each_process(count))
 
-    def _take(self, devices: list[jax.Device]) -> None:
+    def _take(self, devices: list[jax.Device], batches: int | None = None) -> None:
+        """
+        Args:
+          devices: of all processes.
+          batches: of a step; one a device where not given.
+        """
+        here = [k for k, x in enumerate(devices) if x.process_index == jax.process_index()]
         self._devices = devices
-        mesh = Mesh(np.array(devices), (AXIS,))
+        self._here = here
+        self._batches = batches or len(devices)
+        mesh = Mesh(np.array([devices[k] for k in here]), (AXIS,))
         self._sharding = NamedSharding(mesh, PartitionSpec(AXIS))
 
     def each(self) -> "list[Devices]":
         """Every device by itself, for runs side by side."""
-        singles = []
-        for device in self._devices:
-            single = object.__new__(Devices)
-            single._take([device])
-            singles.append(single)
-        return singles
+        return [self._with([device]) for device in self._devices]
+
+    def alone(self) -> "Devices":
+        """Those of this process alone, for what it does without the others."""
+        return self._with([self._devices[k] for k in self._here])
+
+    def times(self, n: int) -> "Devices":
+        """The same devices, for steps of ``n`` times as many batches."""
+        return self._with(self._devices, n * self._batches)
+
+    def taking(self, n: int) -> "Devices":
+        """The same devices, or the first of them, for steps of ``n`` batches."""
+        if n >= len(self._devices):
+            return self._with(self._devices, n)
+        # Every process has to take part: some devices may have nothing to do.
+        return self._with(_of_each_process(-(-n // processes.count()), self._devices), n)
+
+    def _with(self, devices: list[jax.Device], batches: int | None = None) -> "Devices":
+        out = object.__new__(Devices)
+        out._take(devices, batches)
+        return out
 
     def __len__(self) -> int:
-        return len(self._devices)
+        return self._batches
+
+    @property
+    def rounds(self) -> int:
+        """How many batches a device takes in a step, one after the other."""
+        return -(-self._batches // len(self._devices))
+
+    @property
+    def of_several(self) -> bool:
+        """Whether other processes have some of them."""
+        return len(self._here) < len(self._devices)
 
     def __str__(self) -> str:
         kind = self._devices[0].device_kind
-        return f"{len(self)} × {kind} ({self._devices[0].platform})"
+        text = f"{len(self._devices)} × {kind} ({self._devices[0].platform})"
+        if self.of_several:
+            text += f" of {processes.count()} processes"
+        if self._batches != len(self._devices):
+            text += f", {self._batches} batches a step"
+        return text
 
     def require(self, n_train: int) -> None:
-        """Check that there is a training crystal for every device.
+        """Check that there is a training crystal for every batch of a step.
 
         Raises:
           UserError: there are fewer.
@@ -111,21 +159,74 @@ class Devices:
         """
         return Compiled(step, self._devices, donate)
 
-    def put(self, stacked: Any) -> Any:
-        """Move arrays ``[n_devices, …]`` onto the devices, one slice each.
+    def own(self, step: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Those batches of a step that this process's devices take, device by device, and for each
+        of them round by round: in the k-th round, the devices take the k-th of as many batches."""
+        n = len(self._devices)
+        places = [k + n * turn for k in self._here for turn in range(self.rounds)]
+        return [step[place] if place < len(step) else EMPTY for place in places]
 
-        Batches are marked as spread over the devices, so that in a step sums over their rows
+    def put(self, stacked: jraph.GraphsTuple) -> jraph.GraphsTuple:
+        """Move the batches of a step, as `own` lists them, onto the devices.
+
+        ``[n_batches, …]`` → ``[n_devices, …]``, with more than one round ``[n_devices, n_rounds,
+        …]``. They are marked as spread over the devices, so that in a step sums over their rows
         (`batches.views.Rows`) are over the rows of all devices.
         """
-        if isinstance(stacked, jraph.GraphsTuple):
-            stacked = mark_spread(stacked, AXIS)
-        return jax.device_put(stacked, self._sharding)
+        rounds = self.rounds
+        if rounds > 1:
+            stacked = jax.tree.map(lambda x: x.reshape(-1, rounds, *x.shape[1:]), stacked)
+        return jax.device_put(mark_spread(stacked, AXIS, rounds), self._sharding)
 
     def replicate(self, tree: Any) -> Any:
         """A copy of every array on every device: ``[…]`` → ``[n_devices, …]``."""
-        return self.put(jax.tree.map(lambda x: np.stack([np.asarray(x)] * len(self)), tree))
+        n = len(self._here)
+        stacked = jax.tree.map(lambda x: np.stack([np.asarray(x)] * n), tree)
+        return jax.device_put(stacked, self._sharding)
 
     @staticmethod
     def first(tree: Any) -> Any:
         """The first device's copy, as NumPy arrays: ``[n_devices, …]`` → ``[…]``."""
         return jax.tree.map(lambda x: np.asarray(x.addressable_shards[0].data)[0], tree)
+
+    def of_all(self, value: Any) -> Any:
+        """In a step: what the other processes' devices have made too, for `of_batches`."""
+        if not self.of_several:
+            return value
+        return jax.tree.map(lambda x: jax.lax.all_gather(x, AXIS), value)
+
+    def of_batches(self, tree: Any) -> Any:
+        """What a step has returned through `of_all`, batch by batch, as NumPy arrays:
+        ``[n_devices, n_rounds, …]`` → ``[n_batches, …]``; without rounds likewise."""
+        values = self.first(tree) if self.of_several else jax.tree.map(np.asarray, tree)
+        if self.rounds == 1:
+            return jax.tree.map(lambda x: x[: self._batches], values)
+        in_order = lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:])[: self._batches]
+        return jax.tree.map(in_order, values)
+
+    def check(self) -> None:
+        """What `stopping.check` does, for all processes: they have to ask in the same places.
+
+        Raises:
+          Stopped: a signal came, to any of them, within `stopping.graceful`.
+        """
+        if not self.of_several:
+            stopping.check()
+        elif self.first(self._largest(self.replicate(np.float32(stopping.asked())))):
+            stopping.check()
+            raise stopping.Stopped()
+
+    @functools.cached_property
+    def _largest(self) -> Compiled:
+        return self.compile(lambda x: jax.lax.pmax(x, AXIS))
+
+
+def _of_each_process(
+    count: int | None, among: Sequence[jax.Device] | None = None
+) -> list[jax.Device]:
+    """The first ``count`` devices of each process, or all; process after process."""
+    by_process: dict[int, list[jax.Device]] = {}
+    ordered = sorted(among or jax.devices(), key=lambda x: (x.process_index, x.id))
+    for device in ordered:
+        by_process.setdefault(device.process_index, []).append(device)
+    return [device for found in by_process.values() for device in found[:count]]

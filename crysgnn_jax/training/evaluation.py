@@ -8,10 +8,10 @@ import jax
 import jraph
 import numpy as np
 
-from crysgnn_jax import stopping
 from crysgnn_jax.batches.loader import Loader
 from crysgnn_jax.batches.views import Batch
 from crysgnn_jax.training.devices import Devices
+from crysgnn_jax.training.rounds import one_by_one, together
 
 
 class Evaluator:
@@ -21,12 +21,32 @@ class Evaluator:
       devices: where to run.
       function: pure, (variables, batch) → outputs; compiled once.
       loader: makes the batches.
+      measure: pure, (outputs, batch) → metrics of the whole step, for `means`; where it is not
+        given, the outputs are they.
     """
 
-    def __init__(self, devices: Devices, function: Callable, loader: Loader):
+    def __init__(
+        self,
+        devices: Devices,
+        function: Callable,
+        loader: Loader,
+        measure: Callable | None = None,
+    ):
+        def outputs(variables: Any, graph: jraph.GraphsTuple) -> Any:
+            found = one_by_one(lambda batch, _: function(variables, batch), graph)
+            if measure is None:
+                return devices.of_all(found)
+            found = together(measure, found, graph)
+            return found if devices.rounds == 1 else jax.tree.map(lambda x: x[0], found)
+
         self._devices = devices
-        self._function = devices.compile(function)
+        self._function = devices.compile(outputs)
         self._loader = loader
+
+    def _steps(self, variables: Any, rows: np.ndarray) -> Iterator[tuple[Any, Any]]:
+        for step_rows, batch in self._loader.load(self._loader.steps(rows)):
+            self._devices.check()
+            yield step_rows, self._function(variables, batch)
 
     def batches(
         self, variables: Any, rows: np.ndarray
@@ -38,21 +58,20 @@ class Evaluator:
           rows: rows of the store.
 
         Yields:
-          The rows of each device's batch, and the outputs ``[n_devices, …]`` on the devices.
+          The rows of each batch, and the outputs ``[n_batches, …]``, NumPy arrays.
 
         Raises:
           Stopped: a signal came while something is to be saved, see `stopping`.
         """
-        for step_rows, batch in self._loader.load(self._loader.steps(rows)):
-            stopping.check()
-            yield step_rows, self._function(variables, batch)
+        for step_rows, outputs in self._steps(variables, rows):
+            yield step_rows, self._devices.of_batches(outputs)
 
     def per_crystal(self, variables: Any, rows: np.ndarray) -> np.ndarray:
         """One number a crystal, for a function that returns ``[n_graph]``: ``[len(rows)]``, in
         the order of ``rows``."""
         values = np.full(len(self._loader.batcher.store), np.nan)
         for step_rows, outputs in self.batches(variables, rows):
-            for batch_rows, output in zip(step_rows, np.asarray(outputs)):
+            for batch_rows, output in zip(step_rows, outputs):
                 values[batch_rows] = output[: len(batch_rows)]
         return values[rows]
 
@@ -78,7 +97,7 @@ class Evaluator:
         done = 0
         for step_rows, outputs in self.batches(variables, rows):
             for name, values in outputs.items():
-                for batch_rows, value in zip(step_rows, np.asarray(values)):
+                for batch_rows, value in zip(step_rows, values):
                     if name not in out:
                         out[name] = np.empty((len(rows), *value.shape[1:]), value.dtype)
                     out[name][place[batch_rows]] = value[: len(batch_rows)]
@@ -88,11 +107,10 @@ class Evaluator:
         return out
 
     def means(self, variables: Any, rows: np.ndarray) -> dict[str, Any]:
-        """Mean over the crystals of metrics that the function returns for a whole step: floats,
-        and arrays where they are."""
+        """Mean over the crystals of metrics of whole steps: floats, and arrays where they are."""
         sums: dict[str, Any] = {}
         total = 0
-        for step_rows, metrics in self.batches(variables, rows):
+        for step_rows, metrics in self._steps(variables, rows):
             n = sum(map(len, step_rows))
             total += n
             for name, value in self._devices.first(metrics).items():

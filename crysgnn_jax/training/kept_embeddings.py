@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crysgnn_jax import processes
 from crysgnn_jax.cache import locked
 from crysgnn_jax.checksums import checksums, first_damaged
 from crysgnn_jax.errors import UserError
@@ -32,12 +33,13 @@ def kept_embeddings(
     """
     path = store.path / "embeddings" / f"{fingerprint}.npy"
     try:
-        if not _is_whole(path, quiet=True):
-            path.parent.mkdir(exist_ok=True)
-            # A run that finds another one computing the same waits for it.
-            with locked(path.with_suffix(".lock")):
-                if not _is_whole(path):
-                    _write(path, compute)
+        with processes.in_turn():
+            if not _is_whole(path, quiet=True):
+                path.parent.mkdir(exist_ok=True)
+                # A run that finds another one computing the same waits for it.
+                with locked(path.with_suffix(".lock")):
+                    if not _is_whole(path):
+                        _write(path, compute)
         return np.load(path, mmap_mode="r")
     except OSError as error:
         raise UserError(

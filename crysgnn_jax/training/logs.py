@@ -18,6 +18,32 @@ if TYPE_CHECKING:  # it imports JAX, without which a log can be read
     from crysgnn_jax.training.checkpoints import Position
 
 
+class Log(Protocol):
+    """What a run says while it trains: `MetricsLog`, or `NoLog`."""
+
+    def truncate(self, position: "Position") -> None:
+        """Lines after ``position`` follow."""
+
+    def write(self, values: Mapping[str, Any], *, seconds: float) -> None:
+        """A line."""
+
+    def close(self, *, failed: bool = False) -> None:
+        """No more lines follow."""
+
+
+class NoLog:
+    """Of a process that leaves it to another one."""
+
+    def truncate(self, position: "Position") -> None:
+        pass
+
+    def write(self, values: Mapping[str, Any], *, seconds: float) -> None:
+        pass
+
+    def close(self, *, failed: bool = False) -> None:
+        pass
+
+
 class Tracker(Protocol):
     """What else the lines of `MetricsLog` go to, while they are written."""
 

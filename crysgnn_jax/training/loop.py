@@ -4,19 +4,22 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 
-from crysgnn_jax import stopping
+from crysgnn_jax import processes, stopping
 from crysgnn_jax.batches.loader import Loader
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.training.checkpoints import Checkpoints, Position
-from crysgnn_jax.training.devices import Devices
-from crysgnn_jax.training.logs import MetricsLog, Progress
+from crysgnn_jax.training.devices import AXIS, Devices
+from crysgnn_jax.training.logs import Log, Progress
 from crysgnn_jax.training.settings import TrainingSettings
 from crysgnn_jax.training.step import TrainState
+
+_WISH = "asked to stop"
+"""Name, among the metrics of a step of several processes, of what any of them was."""
 
 STATISTICS_STEPS = 10
 """The last steps of an epoch, whose batches the statistics of batch norms are taken over before
@@ -36,6 +39,25 @@ class Fit:
     position: Position
 
 
+def _with_wish(step: Callable) -> Callable:
+    """A step that also tells whether any process has been asked to stop."""
+
+    def wished(state: TrainState, graph: Any, wish: jax.Array) -> tuple[TrainState, Any]:
+        state, metrics = step(state, graph)
+        return state, {**metrics, _WISH: jax.lax.pmax(wish, AXIS)}
+
+    return wished
+
+
+def _stop() -> NoReturn:
+    """
+    Raises:
+      Stopped: as all processes do, whichever was asked to.
+    """
+    stopping.check()
+    raise stopping.Stopped()
+
+
 class Trainer:
     """Trains a state on the crystals ``rows`` of a loader's store.
 
@@ -49,6 +71,7 @@ class Trainer:
         score is the best.
       settings: how long and how.
       checkpoints: where the run is saved.
+      saves: whether this process saves it; another one does where not.
       log: where metrics go.
       progress: what the user sees.
     """
@@ -64,21 +87,24 @@ class Trainer:
         evaluate: Callable[[Any], tuple[float, dict[str, float]]],
         settings: TrainingSettings,
         checkpoints: Checkpoints,
-        log: MetricsLog,
+        saves: bool = True,
+        log: Log,
         progress: Progress,
     ):
         self._devices = devices
-        self._step = devices.compile(step, donate=(0,))
+        self._step = devices.compile(_with_wish(step) if devices.of_several else step, donate=(0,))
         self._statistics_step = devices.compile(statistics_step, donate=(0,))
         self._loader = loader
         self._rows = rows
         self._evaluate = evaluate
         self._settings = settings
         self._checkpoints = checkpoints
+        self._saves = saves
         self._log = log
         self._progress = progress
         self._last_save = time.monotonic()
         self._clock: float | None = None
+        self._stop_after: int | None = None
         self._planned: tuple[int, list[list[np.ndarray]]] | None = None
 
     def plan(self, epoch: int) -> list[list[np.ndarray]]:
@@ -122,9 +148,9 @@ class Trainer:
     def _fit(self, state: TrainState, restart: int | None) -> Fit:
         position = Position()
         best = state.variables
-        if self._checkpoints.last_step is not None:
+        if processes.told(lambda: self._checkpoints.last_step) is not None:
             new = state.opt_state
-            state, best, position = self._checkpoints.restore(state, best)
+            state, best, position = self._restored(state, best)
             if position.step == restart:
                 state = dataclasses.replace(
                     state, **{k: best[k] for k in ("params", "batch_stats")}, opt_state=new
@@ -185,22 +211,44 @@ class Trainer:
         # that the device never waits for the host.
         waiting: tuple[Sequence[np.ndarray], Any] | None = None
         for rows, batch in self._loader.load(steps):
-            state, metrics = self._step(state, batch)
+            state, metrics = self._step(state, batch, *self._wish())
             if waiting is not None:
                 self._account(*waiting, position, started)
             waiting = rows, metrics
             # Not after the epoch's last step: what follows it, the validation, decides which
             # weights are the best, and is saved under the same number of steps.
             is_due = self._save_is_due() and position.batch + 1 < len(plan)
-            if is_due or stopping.asked():
+            stop = self._must_stop(position.step + 1)
+            if is_due or stop:
                 # The step under way belongs to the state, so it must be counted with it.
                 self._account(*waiting, position, started)
                 waiting = None
                 self._save(state, best, position)
-                stopping.check()
+                if stop:
+                    _stop()
         if waiting is not None:
             self._account(*waiting, position, started)
+        if self._stop_after is not None:
+            self._save(state, best, position)
+            _stop()
         return state
+
+    def _wish(self) -> tuple[Any, ...]:
+        """What a step of several processes takes beside the batch: whether this one was asked to
+        stop."""
+        if not self._devices.of_several:
+            return ()
+        return (self._devices.replicate(np.float32(stopping.asked())),)
+
+    def _must_stop(self, step: int) -> bool:
+        """Whether the step is to be the last one, which has just been handed to the devices.
+
+        Several processes must stop after the same one: the one after that by which all of them know
+        that any was asked to.
+        """
+        if not self._devices.of_several:
+            return stopping.asked()
+        return self._stop_after is not None and step >= self._stop_after
 
     def _with_fresh_statistics(self, state: TrainState, epoch: int) -> TrainState:
         """The state after an epoch, with the statistics of batch norms that validation sees."""
@@ -216,6 +264,8 @@ class Trainer:
     ) -> None:
         """Read one step's metrics and count it."""
         values = {name: float(value) for name, value in self._devices.first(metrics).items()}
+        if values.pop(_WISH, 0.0) and self._stop_after is None:
+            self._stop_after = position.step + 2
         bad = [name for name, value in values.items() if not np.isfinite(value)]
         if bad:
             raise UserError(self._describe_divergence(bad[0], values[bad[0]], rows, position))
@@ -270,6 +320,20 @@ class Trainer:
     def _save_is_due(self) -> bool:
         return time.monotonic() - self._last_save > self._settings.checkpoint_seconds
 
+    def _restored(self, state: TrainState, best: Any) -> tuple[TrainState, Any, Position]:
+        """The last save, read by the first process."""
+        found: list[Any] = []
+
+        def read() -> dict[str, Any]:
+            found.extend(self._checkpoints.restore(state, best))
+            return dataclasses.asdict(found[2])
+
+        position = Position(**processes.told(read))
+        if processes.count() == 1:
+            return found[0], found[1], position
+        return *processes.same_arrays(tuple(found[:2]) or (state, best)), position
+
     def _save(self, state: TrainState, best: Any, position: Position) -> None:
-        self._checkpoints.save(self._devices.first(state), best, position)
+        if self._saves:
+            self._checkpoints.save(self._devices.first(state), best, position)
         self._last_save = time.monotonic()

@@ -1,9 +1,7 @@
 """A trained network as one file: safetensors, with its settings and result in the header."""
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +10,7 @@ import numpy as np
 from flax import traverse_util
 
 from crysgnn_jax.errors import UserError
-from crysgnn_jax.files import written
+from crysgnn_jax.files import whole, written
 from crysgnn_jax.training import shipped
 from crysgnn_jax.training.checkpoints import restore_best
 from crysgnn_jax.training.workdir import (
@@ -26,6 +24,8 @@ from crysgnn_jax.training.workdir import (
 )
 
 FORMAT = "crysgnn_jax 1"
+SUFFIX = ".safetensors"
+"""Of such files, by which a wildcard knows them; one that is named may have any."""
 
 
 class ModelFile(NamedTuple):
@@ -88,16 +88,11 @@ def export(source: Path, path: Path) -> None:
                 "checksum": _checksum(tensors),
             },
         )
-    draft = path.with_name(path.name + ".tmp")
     try:
-        draft.write_bytes(content)
-        os.replace(draft, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            draft.unlink()
-        if isinstance(error, OSError):
-            raise UserError(written(error, path)) from error
-        raise
+        with whole(path, "wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise UserError(written(error, path)) from error
 
 
 def read_model(path: Path, parameter: str = "model") -> ModelFile:

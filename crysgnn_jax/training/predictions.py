@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.training.calibration import Calibration
 from crysgnn_jax.training.reference import Facts, Reference
 from crysgnn_jax.training.settings import LEVEL
@@ -133,7 +134,8 @@ def table(several: Sequence[Predictions]) -> dict[str, Any]:
 
 
 def assess(
-    facts: Facts,
+    store: GraphStore,
+    rows: np.ndarray,
     said: np.ndarray,
     references: Sequence[Reference | None],
     embeddings: np.ndarray,
@@ -147,7 +149,8 @@ def assess(
     """What networks say of crystals, with what is known of their errors.
 
     Args:
-      facts: of the crystals.
+      store: the crystals.
+      rows: ``[n]``, which of them.
       said: ``[k, n]``, the prediction of each network.
       references: of each network.
       embeddings: ``[n, d]``, of the crystals by the first network.
@@ -157,6 +160,9 @@ def assess(
       level: share of crystals that an interval is to hold.
       n_nearest: training crystals to name, of the first network.
     """
+    reference = references[0]
+    large = np.inf if reference is None else float(reference.most_atoms)
+    facts = Facts.of(store, rows, large=large)
     calibration = Calibration.of(references, level)
     values = said.mean(axis=0)
     deviation = uncertainty = None
@@ -165,11 +171,11 @@ def assess(
         uncertainty = deviation * (1.0 if calibration.factor is None else calibration.factor)
     half = calibration.half_widths(deviation, len(values))
     found, warnings = None, []
-    if (reference := references[0]) is not None and len(values):
-        rows, distances = reference.nearest(embeddings, min(max(n_nearest, 1), len(reference.ids)))
+    if reference is not None and len(values):
+        like, distances = reference.nearest(embeddings, min(max(n_nearest, 1), len(reference.ids)))
         warnings = reference.strange(facts, distances[:, 0])
         if n_nearest:
-            found = Nearest(reference.ids[rows], reference.targets[rows], distances)
+            found = Nearest(reference.ids[like], reference.targets[like], distances)
     return Predictions(
         facts.ids,
         values,

@@ -33,7 +33,7 @@ from crysgnn_jax.training.memory import Memory
 from crysgnn_jax.training.model_file import export, read_model
 from crysgnn_jax.training.predictions import Predictions, assess, require_asked
 from crysgnn_jax.training.property_task import Start, Variables, bare
-from crysgnn_jax.training.reference import Facts, Reference
+from crysgnn_jax.training.reference import Reference
 from crysgnn_jax.training.run import name_of_leaf
 from crysgnn_jax.training.settings import LEVEL
 from crysgnn_jax.training.workdir import (
@@ -248,7 +248,7 @@ class TrainedModel:
         return kept_embeddings(
             store,
             self.fingerprint,
-            lambda file: self._compute(file, store, devices, batch_size),
+            lambda file: self._compute(file, store, devices.alone(), batch_size),
         )
 
     def _compute(self, file: Path, store: GraphStore, devices: Devices, batch_size: int) -> None:
@@ -259,7 +259,7 @@ class TrainedModel:
         for step_rows, vectors in evaluator.batches(devices.replicate(self.variables), rows):
             if out is None:
                 out = new_embeddings(file, store, vectors.shape[-1])
-            for chosen, values in zip(step_rows, np.asarray(vectors)):
+            for chosen, values in zip(step_rows, vectors):
                 out[batcher.atoms(chosen)] = values[batcher.graphs.nodes_of_atoms(chosen)]
         out.flush()
 
@@ -351,7 +351,8 @@ class TrainedModel:
         require_asked(level, n_nearest)
         said, embeddings = self.outputs(store, devices, batch_size)
         return assess(
-            Facts.of(store),
+            store,
+            np.arange(len(store)),
             said[None],
             [self.reference],
             embeddings,
@@ -407,6 +408,7 @@ class TrainedModel:
         """
         self.require_property()
         require_asked(level, n_nearest)
+        _ = self.reference  # if it is damaged, that is told before graphs are made
         store = build_store(read(data), self.featuriser, cache_dir=cache, workers=workers)
         return self.predict_store(
             store, Devices(devices), batch_size, level=level, n_nearest=n_nearest

@@ -112,6 +112,8 @@ class PretrainingTask:
         # What the authors did without is written down where it is used.
         more = {name: getattr(run.settings, name) for name in ("weight_decay", "patience")}
         chosen |= {name: value for name, value in more.items() if value}
+        if run.settings.accumulate > 1:
+            chosen["accumulate"] = run.settings.accumulate
         chosen["weights"] = {objective.name: weight for objective, weight in self.objectives}
         authors = {objective.name: objective for objective, _ in RELEASED.get(run.name, ())}
         for objective, _ in self.objectives:
@@ -147,19 +149,21 @@ class PretrainingTask:
         if self.teacher_embeddings is not None:
             columns = teacher_columns(self.teacher_embeddings)
         rows = np.concatenate([split.train, split.validation])
-        batcher, _ = lay_out(store, rows, needs, run.settings.batch_size, node_columns=columns)
-        loader = Loader(batcher, run.devices)
+        batcher, _ = lay_out(store, rows, needs, run.crystals_a_batch, node_columns=columns)
+        loader = Loader(batcher, run.learners)
         loss, module = pretraining_loss(self.objectives), run.module
         # The same every time, so that epochs are judged by the same hidden parts.
         hidden = {"corruption": jax.random.key(0)}
 
-        def metrics_of(variables, graph):
-            outputs = module.apply(variables, graph, False, rngs=hidden)
+        def outputs_of(variables, graph):
+            return module.apply(variables, graph, False, rngs=hidden)
+
+        def metrics_of(outputs, graph):
             value, parts = loss(outputs, graph)
             more = pretraining_metrics(self.objectives, outputs, graph)
             return {"loss": value, **parts, **more}
 
-        evaluator = Evaluator(run.devices, metrics_of, loader)
+        evaluator = Evaluator(run.devices, outputs_of, Loader(batcher, run.devices), metrics_of)
 
         def evaluate(variables: Any) -> tuple[float, dict[str, float]]:
             means = with_trivial_losses(

@@ -122,6 +122,8 @@ class PropertyTask:
             **deciding(self.settings),
         }
         del chosen["unlabelled_per_batch"]
+        if run.settings.accumulate == 1:  # as runs were called before there was more
+            del chosen["accumulate"]
         if self.settings.weight > 0 and is_own(self.pull):
             chosen["pull_code"] = code_of(self.pull)
         return {
@@ -153,7 +155,8 @@ class PropertyTask:
         label, label_weight, beside = targets, None, None
         if self.beside is not None:
             label = np.where(np.isin(np.arange(len(targets)), rows), targets, np.nan)
-            beside = (self.beside, settings.unlabelled_per_batch)
+            n = -(-settings.unlabelled_per_batch // run.settings.accumulate)
+            beside = (self.beside, n)
         if self.taught is not None:
             label[self.taught.rows] = self.taught.targets
             label_weight = np.ones(len(targets))
@@ -165,7 +168,7 @@ class PropertyTask:
             run.store,
             rows,
             run.network.needs,
-            run.settings.batch_size,
+            run.crystals_a_batch,
             label=label,
             label_weight=label_weight,
             node_columns=columns,
@@ -206,7 +209,8 @@ class PropertyTask:
             predictions = {
                 name: standardiser.invert(raw[of(chosen)]) for name, chosen in split.items()
             }
-            self._write(run, workdir, targets, predictions)
+            if workdir.ours:
+                self._write(run, workdir, targets, predictions)
             reference = Reference.of(
                 run.store,
                 split.train,
@@ -218,7 +222,8 @@ class PropertyTask:
                 targets,
                 predictions["validation"],
             )
-            reference.save(workdir.path / REFERENCE)
+            if workdir.ours:
+                reference.save(workdir.path / REFERENCE)
             return self._result(run, targets, predictions, standardiser, fitted)
 
         return Learner(
@@ -226,7 +231,7 @@ class PropertyTask:
             distil(
                 property_loss(standardiser, kind=settings.loss), self.pull, weight=settings.weight
             ),
-            Loader(batcher, run.devices, share=share, beside=self.beside),
+            Loader(batcher, run.learners, share=share, beside=self.beside),
             start,
             evaluate,
             finish,

@@ -11,7 +11,9 @@ from crysgnn_jax.array_files import Damaged, read_arrays
 from crysgnn_jax.crystals.elements import MAX_ATOMIC_NUMBER, SYMBOLS
 from crysgnn_jax.crystals.formula import readable
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.graphs.primitive import n_primitive
 from crysgnn_jax.graphs.store import GraphStore
+from crysgnn_jax.training import shipped
 from crysgnn_jax.training.similarity import closest
 
 N_KEPT = 10_000
@@ -32,7 +34,7 @@ class Facts(NamedTuple):
       ids: ``[n]``
       formulas: ``[n]``, reduced, as chemists write them.
       elements: ``[n, 101]`` bool, which elements each holds.
-      n_atoms: ``[n]``, of the cells.
+      n_atoms: ``[n]``, of the cells; of a large one, of its primitive cell.
       volume: ``[n]``, Å³ an atom.
     """
 
@@ -43,14 +45,21 @@ class Facts(NamedTuple):
     volume: np.ndarray
 
     @classmethod
-    def of(cls, store: GraphStore, rows: np.ndarray | None = None) -> "Facts":
-        """Of the crystals of a store, or of those in some rows of it."""
-        if rows is None:
-            rows = np.arange(len(store))
+    def of(cls, store: GraphStore, rows: np.ndarray, *, large: float = np.inf) -> "Facts":
+        """Of crystals of a store.
+
+        Args:
+          store: the crystals.
+          rows: ``[n]``, which of them.
+          large: atoms. Of a cell with more of them, those of its primitive cell are counted: a
+            perfect supercell is what its cell is.
+        """
         elements = np.zeros((len(store), MAX_ATOMIC_NUMBER + 1), dtype=bool)
         elements[np.repeat(np.arange(len(store)), store.n_nodes), store.species] = True
-        n_atoms = store.n_nodes[rows]
+        n_atoms = np.array(store.n_nodes[rows])
         volume = np.abs(np.linalg.det(store.lattice[rows])) / n_atoms
+        for place in np.flatnonzero(n_atoms > large).tolist():
+            n_atoms[place] = n_primitive(store, int(rows[place]))
         formulas = np.array([readable(str(name)) for name in store.reduced_formula[rows]], str)
         return cls(np.asarray(store.ids[rows]), formulas, elements[rows], n_atoms, volume)
 
@@ -67,7 +76,7 @@ class Reference:
     Attributes:
       n_train: number of training crystals.
       elements: ``[101]``, training crystals that hold each element.
-      n_atoms: ``[2]``, fewest and most atoms of a training crystal's cell.
+      most_atoms: of a training crystal's cell.
       volume: ``[2]``, Å³ an atom, least and most of a training crystal.
       axes: ``[d + 1, k]`` float32: embeddings ``[n, d]``, with a column of ones after them, times
         this are coordinates.
@@ -84,7 +93,7 @@ class Reference:
 
     n_train: np.ndarray
     elements: np.ndarray
-    n_atoms: np.ndarray
+    most_atoms: np.ndarray
     volume: np.ndarray
     axes: np.ndarray
     ids: np.ndarray
@@ -130,7 +139,7 @@ class Reference:
         return cls(
             n_train=np.array(len(train)),
             elements=facts.elements.sum(axis=0),
-            n_atoms=np.array([facts.n_atoms.min(), facts.n_atoms.max()]),
+            most_atoms=np.array(facts.n_atoms.max()),
             volume=np.array([facts.volume.min(), facts.volume.max()]),
             axes=axes,
             ids=np.asarray(store.ids[rows]),
@@ -161,9 +170,15 @@ class Reference:
           UserError: the file is damaged.
         """
         try:
-            return cls(**read_arrays(path if content is None else content))
-        except (OSError, Damaged, TypeError) as error:
-            raise UserError(f"{path} is damaged ({error}); delete it, or train again") from None
+            arrays = read_arrays(path if content is None else content)
+            if "n_atoms" in arrays:  # as it was first written: the fewest, and the most
+                arrays["most_atoms"] = arrays.pop("n_atoms")[1]
+            return cls(**arrays)
+        except (OSError, Damaged, TypeError, IndexError) as error:
+            remedy = "delete it, or train again"
+            if shipped.FOLDER in path.parents:
+                remedy = "install the package again"
+            raise UserError(f"{path} is damaged ({error}); {remedy}") from None
 
     def nearest(self, embeddings: np.ndarray, n: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """The training crystals that are most like others.
@@ -193,8 +208,8 @@ class Reference:
             if unseen[row].any():
                 names = " ".join(SYMBOLS[number] for number in np.flatnonzero(unseen[row]))
                 said.append(f"no training crystal holds {names}")
-            if n_atoms > self.n_atoms[1]:
-                said.append(f"{n_atoms} atoms, in training {self.n_atoms[1]} at most")
+            if n_atoms > self.most_atoms:
+                said.append(f"{n_atoms} atoms, in training {self.most_atoms} at most")
             if not low <= volume <= high:
                 said.append(f"{volume:.3g} Å³ an atom, in training {low:.3g} to {high:.3g}")
             if distances[row] > self.far:

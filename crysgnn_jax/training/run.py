@@ -1,7 +1,8 @@
 """A run: a network, the crystals it learns from, and where; from settings to a finished folder."""
 
-import csv
 import dataclasses
+import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -10,15 +11,17 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from crysgnn_jax import processes
 from crysgnn_jax.batches.loader import Loader
 from crysgnn_jax.batches.splits import Split
-from crysgnn_jax.files import writing
+from crysgnn_jax.errors import UserError
+from crysgnn_jax.files import write_csv, writing
 from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.models.network import Network
 from crysgnn_jax.objectives.loss import Loss
 from crysgnn_jax.training.checkpoints import Checkpoints
 from crysgnn_jax.training.devices import Devices
-from crysgnn_jax.training.logs import MetricsLog, Progress, trackers_of
+from crysgnn_jax.training.logs import Log, MetricsLog, NoLog, Progress, trackers_of
 from crysgnn_jax.training.loop import STATISTICS_STEPS, Trainer
 from crysgnn_jax.training.settings import TrainingSettings
 from crysgnn_jax.training.step import (
@@ -27,7 +30,15 @@ from crysgnn_jax.training.step import (
     make_statistics_step,
     make_train_step,
 )
-from crysgnn_jax.training.workdir import NOTES, SKIPPED, Workdir
+from crysgnn_jax.training.workdir import (
+    CONFIG,
+    NOTES,
+    SKIPPED,
+    Followed,
+    Workdir,
+    read_made_with,
+    require_alike,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +80,17 @@ class Run:
     def steps_per_epoch(self) -> int:
         """How many steps the training crystals are, the last of them maybe a smaller one."""
         return -(-len(self.split.train) // (self.settings.batch_size * len(self.devices)))
+
+    @property
+    def learners(self) -> Devices:
+        """The devices as the steps use them, each for as many batches as are accumulated."""
+        return self.devices.times(self.settings.accumulate)
+
+    @property
+    def crystals_a_batch(self) -> int:
+        """Crystals of an average batch: a device takes several of them where they are
+        accumulated."""
+        return -(-self.settings.batch_size // self.settings.accumulate)
 
     def made_with(self, task: "Task") -> dict[str, Any]:
         """What determines the outcome, for ``config.json``."""
@@ -137,31 +159,105 @@ def train(run: Run, task: Task, draw: Draw = no_pictures) -> dict[str, Any]:
       UserError: the workdir cannot be used or written to, or the loss became NaN or infinite.
       Stopped: a signal came, and the run was saved.
     """
-    opened = Workdir(
-        run.workdir,
-        run.made_with(task),
-        overwrite=run.overwrite,
-        named=run.named,
-        continued=run.continued,
-    )
+    opened = _open(run, json.loads(json.dumps(run.made_with(task))))
     with opened as workdir, writing(run.workdir):
         if workdir.result is not None:
             run.progress.say(f"{workdir.path} holds a finished run")
             return workdir.result
         run.progress.begin(_plan(run, task, workdir), _beside(run))
-        write_left_out(run.store, workdir.path)
         learner = task.set_up(run, workdir)
-        trackers = trackers_of(run.settings, workdir.path, run.made_with(task))
-        log = MetricsLog(workdir.metrics, trackers)
+        log: Log = NoLog()
+        if workdir.ours:
+            write_left_out(run.store, workdir.path)
+            trackers = trackers_of(run.settings, workdir.path, run.made_with(task))
+            log = MetricsLog(workdir.metrics, trackers)
         result = _learn(run, learner, workdir, log)
-        draw(workdir.path, result)
-        workdir.finish(result)
-        return result
+
+        def finish() -> dict[str, Any]:
+            draw(workdir.path, result)
+            workdir.finish(result)
+            return result
+
+        found: dict[str, Any] = processes.told(finish)
+        return found
 
 
-def _learn(run: Run, learner: Learner, workdir: Workdir, log: MetricsLog) -> dict[str, Any]:
+def _open(run: Run, made_with: dict[str, Any]) -> Workdir:
+    """The run's directory, which the first of its processes writes to.
+
+    Raises:
+      UserError: as of `Workdir`; or the processes were to train different runs.
+    """
+    opened: list[Workdir] = []
+
+    def claim() -> dict[str, Any]:
+        workdir = Workdir(
+            run.workdir,
+            made_with,
+            overwrite=run.overwrite,
+            named=run.named,
+            continued=run.continued,
+        )
+        opened.append(workdir)
+        return {**workdir.state, "made_with": made_with}
+
+    told = processes.told(claim)
+    if opened:
+        return opened[0]
+    require_alike(told["made_with"], made_with, f"process {processes.number()}")
+    return Followed(run.workdir, told)
+
+
+def as_begun(devices: Devices, workdir: Path, *, anew: bool = False) -> Devices:
+    """The devices as the run in a directory uses them: its steps go on having as many batches as
+    they began with, on however many devices.
+
+    Args:
+      devices: that there are.
+      workdir: which may hold a run.
+      anew: the run is to be deleted.
+
+    Raises:
+      UserError: the run's settings are damaged.
+    """
+
+    def begun() -> int | None:
+        if anew or not (workdir / CONFIG).exists():
+            return None
+        return read_made_with(workdir).get("devices")
+
+    n = processes.told(begun)
+    return devices if not isinstance(n, int) or n < 1 else devices.taking(n)
+
+
+def require_shared(path: Path, parameter: str) -> None:
+    """Check that a file or folder that the first process has made is there for the others.
+
+    Args:
+      path: of it.
+      parameter: by which the user gave it, or what it lies in.
+
+    Raises:
+      UserError: it is not.
+    """
+    # A network file system may take its time to show what is new.
+    end = time.monotonic() + (0 if processes.count() == 1 else SHOWN_AFTER)
+    while not path.exists():
+        if time.monotonic() > end:
+            raise UserError(
+                f"process {processes.number()} does not find {path}, which the first one has "
+                f"written; name a `{parameter}` that all machines share"
+            )
+        time.sleep(0.5)
+
+
+SHOWN_AFTER = 60.0
+"""Seconds after which what one machine has written is to be seen on the others."""
+
+
+def _learn(run: Run, learner: Learner, workdir: Workdir, log: Log) -> dict[str, Any]:
     """Train, or go on from the last checkpoint; the content of ``result.json``."""
-    settings, devices = run.settings, run.devices
+    settings, devices = run.settings, run.learners
     before = workdir.continuations[-1] if workdir.continuations else None
     epochs = settings.epochs - (before["after_epoch"] if before else 0)
     optimiser = create_optimiser(
@@ -178,6 +274,7 @@ def _learn(run: Run, learner: Learner, workdir: Workdir, log: MetricsLog) -> dic
         evaluate=learner.evaluate,
         settings=settings,
         checkpoints=Checkpoints(workdir.checkpoints),
+        saves=workdir.ours,
         log=log,
         progress=run.progress,
     )
@@ -187,6 +284,7 @@ def _learn(run: Run, learner: Learner, workdir: Workdir, log: MetricsLog) -> dic
     if learner.start is not None:
         begun = learner.start(state.variables)
         state = dataclasses.replace(state, params=begun["params"], batch_stats=begun["batch_stats"])
+    state = processes.same_arrays(state)
     begun_with = jax.tree.map(np.asarray, state.params)
     try:
         found = trainer.fit(state, before["after_step"] if before else None)
@@ -194,7 +292,7 @@ def _learn(run: Run, learner: Learner, workdir: Workdir, log: MetricsLog) -> dic
         log.close(failed=True)
         raise
     log.close()
-    finished = learner.finish(devices.replicate(found.variables))
+    finished = learner.finish(run.devices.replicate(found.variables))
     untouched = {}
     if names := unchanged(begun_with, found.variables["params"]):
         untouched = {"untouched": names}
@@ -248,8 +346,9 @@ def write_left_out(store: GraphStore, folder: Path) -> None:
 
 
 def write_listing(entries: Sequence[tuple[str, str]], column: str, path: Path) -> None:
-    """Write a CSV table of ids and texts."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", column])
-        writer.writerows(entries)
+    """Write a CSV table of ids and texts.
+
+    Raises:
+      UserError: the disk is full, or cannot be written to.
+    """
+    write_csv(path, ["id", column], entries)

@@ -42,6 +42,12 @@ class TrainingSettings:
         None, "crystals of an average batch, a device (default: the network's own)",
         kind="positive int",
     )  # fmt: skip
+    accumulate: int = setting(
+        1,
+        "take the gradient of a step in N parts, one after the other: needs about an Nth of the "
+        "memory, and a third more time",
+        kind="positive int",
+    )
     learning_rate: float = setting(
         None,
         "highest rate of Adam; it warms up and falls to 0 (default: the network's own, less for "
@@ -98,6 +104,9 @@ class TrainingSettings:
             `FEWEST` a device, and the rate falls with its square root: an epoch of one step would
             teach next to nothing.
           n_devices: that a step is shared by.
+
+        Raises:
+          UserError: a batch has fewer crystals than it is to be taken in parts.
         """
         few = max(FEWEST, n_train // (10 * n_devices))
         if self.batch_size is None and few < recipe.batch_size:
@@ -106,10 +115,16 @@ class TrainingSettings:
             recipe = dataclasses.replace(recipe, batch_size=few, learning_rate=rate)
         own = ("batch_size", "learning_rate", "weight_decay")
         given = {name: getattr(self, name) for name in own}
-        return dataclasses.replace(
+        filled = dataclasses.replace(
             self,
             **{name: getattr(recipe, name) for name, value in given.items() if value is None},
         )
+        if filled.accumulate > filled.batch_size:
+            raise UserError(
+                f"`accumulate` {self.accumulate}: a device takes {filled.batch_size} crystals in a "
+                "step, which are its `batch_size`; give no more than that, or larger batches"
+            )
+        return filled
 
 
 @dataclasses.dataclass(frozen=True)

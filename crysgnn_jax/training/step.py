@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import jraph
 import optax
 
-from crysgnn_jax.batches.views import axis_of
+from crysgnn_jax.batches.views import Axis, axis_of, rounds_of
 from crysgnn_jax.models.norms import LATEST
 from crysgnn_jax.objectives.loss import Loss
+from crysgnn_jax.training.rounds import one_by_one, one_of, together
 
 
 @flax.struct.dataclass
@@ -95,14 +96,21 @@ RANDOM = ("dropout", "corruption")
 """Names of the random keys that a module may ask for in a step."""
 
 
-def random_keys(step: jax.Array, axis: str | None) -> dict[str, jax.Array]:
-    """The keys of a step, on one of the devices.
+def random_keys(step: jax.Array, axis: Axis | None, turn: Any = 0) -> dict[str, jax.Array]:
+    """The keys of a step, of one of its batches.
 
-    Functions of the step alone, so that a resumed run draws the same masks.
+    Functions of the step and of the batch's place in it alone, so that a resumed run draws the same
+    masks, on however many devices.
+
+    Args:
+      step: number of the step.
+      axis: of the devices; None for a batch that is all there is.
+      turn: number of the round that the batch is in.
     """
     key = jax.random.fold_in(jax.random.key(0), step)
     if axis is not None:
-        key = jax.random.fold_in(key, jax.lax.axis_index(axis))
+        place = jax.lax.axis_index(axis) + turn * jax.lax.psum(1, axis)
+        key = jax.random.fold_in(key, place)
     return {name: jax.random.fold_in(key, k) if k else key for k, name in enumerate(RANDOM)}
 
 
@@ -114,26 +122,38 @@ def make_train_step(
     Where a batch is one of several, one a device, the loss is the mean of what the devices make of
     it, which through `Rows` is the same on each, and so is the gradient. Metrics are those of the
     whole step: ``loss``, the loss's parts, and ``gradient_norm`` before clipping.
+
+    Of several rounds of batches (`training.rounds`) the loss is that of all rows of all rounds; the
+    statistics of batch norms are those of a round.
     """
 
-    def step(state: TrainState, graph: jraph.GraphsTuple):
-        axis = axis_of(graph)
-        keys = random_keys(state.step, axis)
+    def apply(state: TrainState, params: Any, graph: jraph.GraphsTuple, turn: Any):
+        outputs, updated = module.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            graph,
+            True,
+            mutable=["batch_stats"],
+            rngs=random_keys(state.step, axis_of(graph), turn),
+        )
+        return outputs, updated.get("batch_stats", {})
+
+    def measured(state: TrainState, graph: jraph.GraphsTuple):
+        """Gradients, metrics, and running statistics: of what is on this device."""
 
         def objective(params):
-            outputs, updated = module.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                graph,
-                True,
-                mutable=["batch_stats"],
-                rngs=keys,
-            )
+            outputs, batch_stats = apply(state, params, graph, 0)
             value, parts = loss(outputs, graph)
-            return value, ({"loss": value, **parts}, updated.get("batch_stats", {}))
+            return value, ({"loss": value, **parts}, batch_stats)
 
         (_, (metrics, batch_stats)), gradients = jax.value_and_grad(objective, has_aux=True)(
             state.params
         )
+        return gradients, metrics, batch_stats
+
+    def step(state: TrainState, graph: jraph.GraphsTuple):
+        axis = axis_of(graph)
+        of_step = measured if rounds_of(graph) == 1 else _in_rounds(apply, loss)
+        gradients, metrics, batch_stats = of_step(state, graph)
         if axis is not None:
             metrics, gradients = jax.lax.pmean((metrics, gradients), axis)
         updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
@@ -151,6 +171,53 @@ def make_train_step(
     return step
 
 
+def _in_rounds(apply: Callable, loss: Loss) -> Callable:
+    """Gradients, metrics and running statistics of a state and several rounds of batches.
+
+    The network runs twice. First, nothing but its outputs is kept, of which the loss is taken
+    together; then again, batch by batch, with the gradient of the loss by its outputs. What lies
+    between its first layer and its last is in memory for one batch at a time. (Gao et al.,
+    RepL4NLP 2021, do so for a contrastive loss.)
+    """
+
+    def measured(state: TrainState, graph: jraph.GraphsTuple):
+        n = rounds_of(graph)
+        outputs, batch_stats = one_by_one(
+            lambda batch, turn: apply(state, state.params, batch, turn), graph
+        )
+        leaves, structure = jax.tree.flatten(outputs)
+        # What is no float, such as the numbers of hidden elements, has no gradient.
+        learned = [k for k, x in enumerate(leaves) if jnp.issubdtype(x.dtype, jnp.floating)]
+
+        def objective(values):
+            filled = list(leaves)
+            for k, value in zip(learned, values):
+                filled[k] = value
+            value, parts = together(loss, jax.tree.unflatten(structure, filled), graph)
+            return value, {"loss": value, **parts}
+
+        value, pull_back, metrics = jax.vjp(objective, [leaves[k] for k in learned], has_aux=True)
+        # Each round has the value of all: the mean over rounds, as over devices.
+        (by_outputs,) = pull_back(jnp.full_like(value, 1.0 / n))
+
+        def add(gradients, of_round):
+            batch, turn, by_these = of_round
+
+            def values(params):
+                found = jax.tree.leaves(apply(state, params, batch, turn)[0])
+                return [found[k] for k in learned]
+
+            _, back = jax.vjp(values, state.params)
+            return jax.tree.map(jnp.add, gradients, back(by_these)[0]), None
+
+        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        gradients, _ = jax.lax.scan(add, zeros, (one_of(graph), jnp.arange(n), by_outputs))
+        mean = lambda tree: jax.tree.map(lambda x: jnp.mean(x, axis=0), tree)
+        return gradients, mean(metrics), mean(batch_stats)
+
+    return measured
+
+
 def make_statistics_step(
     module: nn.Module,
 ) -> Callable[[TrainState, jraph.GraphsTuple, jax.Array], TrainState]:
@@ -160,18 +227,29 @@ def make_statistics_step(
     variance of a batch, which for small batches is less than that of all crystals. Here they are
     taken anew, with n = 1, 2, … and the parameters as they are: the mean of the means, and the
     mean of the variances with the variance of the means. ``n`` is a float32 scalar. Norms that do
-    not know `norms.LATEST` go on following the batches.
+    not know `norms.LATEST` go on following the batches. Of several rounds, each is such a batch.
     """
 
     def step(state: TrainState, graph: jraph.GraphsTuple, n: jax.Array) -> TrainState:
-        _, updated = module.apply(
-            state.variables,
-            graph,
-            True,
-            mutable=["batch_stats", LATEST],
-            rngs=random_keys(state.step, axis_of(graph)),
-        )
-        batch_stats = _pooled(state.batch_stats, updated.get("batch_stats", {}), n)
+        rounds = rounds_of(graph)
+
+        def follow(batch_stats: Any, of_round: Any) -> tuple[Any, None]:
+            batch, turn = of_round
+            _, updated = module.apply(
+                {"params": state.params, "batch_stats": batch_stats},
+                batch,
+                True,
+                mutable=["batch_stats", LATEST],
+                rngs=random_keys(state.step, axis_of(graph), turn),
+            )
+            number = rounds * (n - 1) + turn + 1
+            return _pooled(batch_stats, updated.get("batch_stats", {}), number), None
+
+        if rounds == 1:
+            batch_stats, _ = follow(state.batch_stats, (graph, 0))
+        else:
+            turns = jnp.arange(rounds)
+            batch_stats, _ = jax.lax.scan(follow, state.batch_stats, (one_of(graph), turns))
         return dataclasses.replace(state, batch_stats=batch_stats)
 
     return step

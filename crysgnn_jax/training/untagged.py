@@ -5,6 +5,7 @@ labels for. What it ends with is the start of every property that is then learne
 cache, under all that determines it, and found again.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from crysgnn_jax import processes
 from crysgnn_jax.cache import default_cache_dir, locked, make_cache_dir
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.store import GraphStore
@@ -27,7 +29,7 @@ from crysgnn_jax.training.logs import Progress
 from crysgnn_jax.training.predictor import TrainedModel
 from crysgnn_jax.training.pretraining_task import PretrainingTask, hold_out
 from crysgnn_jax.training.property_task import Start
-from crysgnn_jax.training.run import Run, Task, train
+from crysgnn_jax.training.run import Run, Task, require_shared, train
 from crysgnn_jax.training.settings import START_RATE, TrainingSettings
 
 
@@ -114,10 +116,13 @@ def kept(run: Run, task: Task, kind: str, cache: Path | str | None) -> TrainedMo
     try:
         make_cache_dir(folder.parent)
         folder.mkdir(exist_ok=True)
-        # A run that finds another one training the same waits for it.
-        with locked(workdir.with_name(workdir.name + ".lock")):
+        # A run that finds another one training the same waits for it; and those of its processes
+        # for the first.
+        lock = workdir.with_name(workdir.name + ".lock")
+        with locked(lock) if processes.is_first() else contextlib.nullcontext():
             settings = run.settings.untracked()
             train(dataclasses.replace(run, workdir=workdir, settings=settings), task)
+            require_shared(workdir, "cache")
     except OSError as error:
         raise UserError(
             f"{folder}: what a student begins with cannot be kept there ({error.strerror}); name "

@@ -23,7 +23,7 @@ SKIPPED, NOTES = "skipped.csv", "notes.csv"
 PREDICTIONS, WORST, REPORT = "predictions.csv", "worst.npz", "report.html"
 TENSORBOARD, WANDB = "tensorboard", "wandb"
 
-_NO_RUN_YET = {LOCK, CONFIG + ".tmp", SKIPPED, NOTES}
+_NO_RUN_YET = {LOCK, SKIPPED, NOTES, *(name + ".tmp" for name in (CONFIG, SKIPPED, NOTES))}
 """What a run leaves that was killed, or refused, before it had written its settings."""
 
 _OF_A_RUN = {CONFIG, RESULT, METRICS, CHECKPOINTS, *_NO_RUN_YET}
@@ -106,6 +106,14 @@ class Workdir:
         except BaseException:
             self._lock.release()
             raise
+
+    ours = True
+    """Whether this process writes to it."""
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a process that does not write to it must know of it."""
+        return {"result": self.result, "continuations": self.continuations}
 
     def __enter__(self) -> "Workdir":
         return self
@@ -221,6 +229,35 @@ class Workdir:
         write_json(self.path / RESULT, result)
 
 
+class Followed(Workdir):
+    """A run's directory that another process writes to: this one writes nothing.
+
+    Args:
+      path: of the directory.
+      told: what `Workdir.state` is there.
+    """
+
+    ours = False
+
+    def __init__(self, path: Path | str, told: Mapping[str, Any]):
+        self.path = Path(path)
+        self.continuations = told["continuations"]
+        self._result = told["result"]
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        return self._result
+
+    def write_splits(self, ids: Mapping[str, Any]) -> None:
+        pass
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        pass
+
+
 def read_made_with(workdir: Path) -> dict[str, Any]:
     """What a run was made with, in the terms of today.
 
@@ -285,6 +322,22 @@ def require_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], where: Path
                 f"`workdir` {where} holds a run with {_named(name)} {_shown(old.get(name))}, and "
                 f"this one has {_shown(new.get(name))}; give the same, another `workdir`{more}, or "
                 "`overwrite`"
+            )
+
+
+def require_alike(first: Mapping[str, Any], ours: Mapping[str, Any], who: str) -> None:
+    """Check that a process would train the run that the first one would.
+
+    Raises:
+      UserError: names the first setting that differs, and both values.
+    """
+    theirs, own = _flat(first), _flat(ours)
+    for name in sorted({*theirs, *own}):
+        if theirs.get(name) != own.get(name):
+            raise UserError(
+                f"{who} has {_named(name)} {_shown(own.get(name))}, and process 0 "
+                f"{_shown(theirs.get(name))}; give all the same command and data, or "
+                "`num_processes` 1 to each for runs of their own"
             )
 
 

@@ -87,10 +87,14 @@ def main() -> None:
     parser.add_argument("--properties", nargs="+", default=list(PROPERTIES), choices=PROPERTIES)
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--sizes", type=lambda text: text if text == "all" else int(text), nargs="+",
+        default=list(SIZES), choices=SIZES, help="numbers of labels"
+    )  # fmt: skip
     add_flags(parser, "curves")
     args = parser.parse_args()
     curves: dict[str, list[dict[str, Any]]] = {}
-    for n in SIZES:
+    for n in args.sizes:
         for name in args.properties:
             for way in args.ways:
                 jobs = [job(args.data, args.output, way, name, n, seed) for seed in args.seeds]

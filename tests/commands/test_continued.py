@@ -67,6 +67,7 @@ def test_a_finished_run_goes_on_from_its_best_weights(here, capsys):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-20), best, last)
 
 
+@pytest.mark.slow  # interrupted, and gone on with, it is seen by itself in faster tests
 def test_interrupted_again_it_ends_with_the_same_parameters(here, monkeypatch):
     for name in ("whole", "stopped"):
         copy(here, name)
@@ -117,7 +118,7 @@ def test_there_must_be_a_finished_run(here):
 @pytest.mark.slow
 def test_a_teacher_goes_on_too(tmp_path):
     here = prepare(tmp_path, 16)
-    small = ("--batch-size", "12", "--n-convolutions", "2", "--width", "16")
+    small = ("--batch-size", "12", "--n-convolutions", "1", "--width", "16")
     shutil.copytree(here / "teacher", here / "longer-teacher")
     run(pretrain, here, "--workdir", here / "longer-teacher", *small, "--epochs", "3",
         "--continue", "--export", here / "teacher.safetensors")  # fmt: skip

@@ -5,14 +5,14 @@ import json
 import jax
 import numpy as np
 import pytest
+from toy_sets import write_set
 
 from crysgnn_jax import stopping
-from crysgnn_jax.commands import embed, pretrain
+from crysgnn_jax.commands import check, distill, embed, predict, pretrain
 from crysgnn_jax.crystals.readers import read
 from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.graphs.build import build_store
 from crysgnn_jax.graphs.settings import FeaturiserSettings
-from crysgnn_jax.graphs.shard_contents import write_set
 from crysgnn_jax.training.checkpoints import restore_best
 from crysgnn_jax.training.logs import Progress
 from toy_runs import run
@@ -80,3 +80,21 @@ def test_a_teacher_embeds_it(here):
     assert sorted(found[0].files) == sorted(found[1].files)
     for name in found[0].files:
         np.testing.assert_array_equal(found[0][name], found[1][name])
+
+
+def test_a_student_learns_from_it_and_is_asked_about_it(here, capsys):
+    short = ("--student", "cgcnn", "--set", "n_convolutions=1", "--set", "width=8", "--vanilla")
+    said = {}
+    for data in ("toys.npz", "set"):
+        workdir = here / f"student of {data}"
+        run(distill, here, *short, "--epochs", "1", "--workdir", workdir, data=data)
+        capsys.readouterr()
+        run(predict, here, "--model", workdir, data=data)
+        run(check, here, data=data, more=("--workers", "1"))
+        said[data] = capsys.readouterr().out
+        assert (workdir / "predictions.csv").read_text().count("\n") > 2
+    assert said["toys.npz"].replace("toys.npz", "set") == said["set"]
+    names = ("predictions.csv", "splits.json", "worst.npz")
+    for name in names:
+        one, other = (here / f"student of {data}" / name for data in ("toys.npz", "set"))
+        assert one.read_bytes() == other.read_bytes(), name

@@ -86,7 +86,7 @@ def test_a_map_is_coloured_by_a_label(here, tmp_path):
 
     call(embed, here, here / "toys.npz", *out, "--colour", "energy")
 
-    assert "Viridis" in (page := (tmp_path / "m.html").read_text()) or "viridis" in page
+    assert "#440154" in (tmp_path / "m.html").read_text()  # the first colour of viridis
 
 
 def test_a_crystal_and_its_supercell_are_nearest_to_it_at_distance_0(here, tmp_path):

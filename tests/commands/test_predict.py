@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import io
 import json
 import shutil
@@ -143,10 +144,25 @@ def test_a_bad_structure_is_listed_and_the_rest_is_predicted(folder, tmp_path, c
     call(folder, "--model", model, tmp_path / "crystals", "--output", output)
     assert [row["id"] for row in rows_of(output.read_text())] == NAMES
     assert [row["id"] for row in rows_of((tmp_path / "out.skipped.csv").read_text())] == ["broken"]
+    assert not list(tmp_path.glob("*.tmp"))
     assert "1 crystal skipped, listed in" in capsys.readouterr().err
     # Given again without it, nothing says that one was skipped.
     call(folder, "--model", model, folder / "crystals", "--output", output)
     assert not (tmp_path / "out.skipped.csv").exists()
+
+
+def test_an_output_is_named_when_it_is_there(folder, tmp_path, capsys, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setitem(prediction_files.FORMATS, ".csv", ("w", fail))
+    with pytest.raises(UserError, match="out.csv cannot be written .*make room"):
+        call(
+            *(folder, "--model", folder / "runs" / "a", folder / "crystals"),
+            *("--output", tmp_path / "out.csv"),
+        )
+    assert "out.csv" not in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("format", ["cif", "extxyz", "vasp"])

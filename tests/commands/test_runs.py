@@ -225,6 +225,8 @@ def test_killed_run_ends_with_the_same_parameters(here, command):
             "0.5",
             "--epochs",
             "12",
+            "--accumulate",
+            "2",
         ],
     }[command]
     module = {"pretrain": pretrain, "distill": distill}[command]
@@ -260,6 +262,8 @@ def test_killed_run_ends_with_the_same_parameters(here, command):
         restore_best(whole / "checkpoints"),
     )
     assert _metrics(killed) == _metrics(whole)
+    settings = json.loads((killed / "config.json").read_text())["made_with"]["settings"]
+    assert settings.get("accumulate") == (2 if command == "distill" else None)
     name = "validation_loss" if command == "pretrain" else "test_mae"
     results = [json.loads((run / "result.json").read_text())[name] for run in (whole, killed)]
     assert results[0] == results[1]

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from toy_sets import write_set
 
 from crysgnn_jax.commands import distill
 from crysgnn_jax.crystals.readers import read
@@ -11,7 +12,6 @@ from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.build import build_store
 from crysgnn_jax.graphs.settings import FeaturiserSettings
-from crysgnn_jax.graphs.shard_contents import write_set
 from toy_runs import prepare, run
 from toys import collection
 
@@ -116,6 +116,9 @@ def test_each_step_holds_some_of_them(here):
     class Two:
         def __len__(self):
             return 2
+
+        def own(self, step):
+            return step
 
         def put(self, stacked):
             return stacked

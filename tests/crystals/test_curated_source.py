@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from toy_sets import write_set
 
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.readers import read
@@ -11,7 +12,6 @@ from crysgnn_jax.crystals.sources import select
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.build import build_store
 from crysgnn_jax.graphs.settings import FeaturiserSettings
-from crysgnn_jax.graphs.shard_contents import write_set
 from toys import collection, rocksalt
 
 
@@ -30,7 +30,7 @@ def made(tmp_path_factory):
 def test_its_crystals_have_their_labels_and_tags(made):
     crystals, path = made
     source = read(str(path))
-    assert (source.name, len(source), source.label_names) == ("set", 10, ("energy",))
+    assert (source.name, len(source), source.label_names) == (str(path), 10, ("energy",))
     assert source.ids().tolist() == [crystal.id for crystal in crystals]
     assert source.labelled("energy").tolist() == [True] * 9 + [False]
     items = pickle.loads(pickle.dumps(source.items(2, 10)))

@@ -4,11 +4,15 @@ import gzip
 import io
 import json
 import random
+import tarfile
+import tempfile
 import time
+import zipfile
 
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.db import connect
 from ase.io import write
 
 from crysgnn_jax.crystals.crystal import Crystal
@@ -67,10 +71,32 @@ def seeds() -> dict[str, bytes]:
     ]
     found["a.json"] = json.dumps(records).encode()
     found["a.json.gz"] = gzip.compress(found["a.json"])
+    found["a.jsonl"] = b"\n".join(json.dumps(record).encode() for record in records)
+    found |= _archives({f"x/{name}": found[name] for name in ("a.cif", "sym.cif", "POSCAR")})
+    with tempfile.TemporaryDirectory() as folder:
+        with connect(f"{folder}/a.db") as rows:
+            for one in atoms:
+                rows.write(one, gap=1.5)
+        with open(f"{folder}/a.db", "rb") as file:
+            found["a.db"] = file.read()
     table = io.BytesIO()
     np.savez(table, **_columns(crystals))
     found["a.npz"] = table.getvalue()
     return found
+
+
+def _archives(files: dict[str, bytes]) -> dict[str, bytes]:
+    found = {name: io.BytesIO() for name in ("a.tar", "a.tgz", "a.zip")}
+    for name, mode in (("a.tar", "w"), ("a.tgz", "w:gz")):
+        with tarfile.open(fileobj=found[name], mode=mode) as archive:
+            for inside, content in files.items():
+                member = tarfile.TarInfo(inside)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    with zipfile.ZipFile(found["a.zip"], "w", zipfile.ZIP_DEFLATED) as archive:
+        for inside, content in files.items():
+            archive.writestr(inside, content)
+    return {name: file.getvalue() for name, file in found.items()}
 
 
 def _columns(crystals: list[Crystal]) -> dict[str, np.ndarray]:

@@ -166,6 +166,16 @@ def test_many_frames_with_labels(tmp_path):
     assert_same(crystals[2], collection(3)[2])
 
 
+def test_labels_that_are_no_numbers_are_counted(tmp_path):
+    frames = [atoms_of(crystal) for crystal in collection(3)]
+    for frame, gap in zip(frames, (1.0, np.nan, np.inf)):
+        frame.info = {"gap": gap}
+    write(tmp_path / "set.extxyz", frames)
+    source = open_source(tmp_path / "set.extxyz")
+    assert source.labelled("gap").tolist() == [True, False, False]
+    assert source.notes == ["2 labels are no numbers (gap is NaN or infinite): taken as missing"]
+
+
 def test_ase_database(tmp_path):
     with connect(tmp_path / "set.db") as database:
         for crystal in collection(2):

@@ -36,7 +36,7 @@ def contents(species, volume) -> tuple:
 def ours(path: Path) -> list:
     """What is in each crystal, or why it is refused."""
     found = []
-    for block in block_names(path):
+    for block in block_names(path.read_bytes(), path.name):
         try:
             crystal = read_cif(path, path.stem, block=block or None)
         except InvalidCrystal as error:

@@ -2,7 +2,8 @@
 
 A block of ``console`` holds commands, each after ``$``, and what follows is their output: ``…``
 within a line stands for any text, on a line of its own for any lines. The blocks of a page run one
-after the other in a folder that holds ``crystals/``, the example structures.
+after the other in a folder that holds ``crystals/``, the example structures, and ``weights/``,
+those of a network as PyTorch would name them.
 """
 
 import os
@@ -53,8 +54,7 @@ def test_an_ellipsis_is_any_text_of_a_line_or_any_lines():
 def test_every_command_has_an_example():
     from crysgnn_jax.__main__ import COMMANDS
 
-    elsewhere = {"convert"}  # takes files that are not in the package
-    for name in set(COMMANDS) - elsewhere:
+    for name in COMMANDS:
         blocks = PAGES[f"docs/commands/{name}.md"]
         assert any(f"$ crysgnn {name} " in block + " " or f"crysgnn {name}\n" in block
                    for block in blocks), name  # fmt: skip
@@ -75,7 +75,8 @@ LONG = {
     ],
 )
 def test_a_page_shows_what_is_printed(page, tmp_path, tmp_path_factory):
-    shutil.copytree(ROOT / "docs" / "examples" / "crystals", tmp_path / "crystals")
+    for name in ("crystals", "weights"):
+        shutil.copytree(ROOT / "docs" / "examples" / name, tmp_path / name)
     cache = tmp_path_factory.getbasetemp() / "console-cache"
     environment = {**os.environ, "CRYSGNN_CACHE": str(cache), "PYTHONPATH": str(ROOT)}
     environment |= {"COLUMNS": "200", "XLA_FLAGS": "--xla_backend_optimization_level=0"}

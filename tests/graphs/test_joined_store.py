@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from toy_sets import write_set
 
 from crysgnn_jax.batches.budget import Sizes, choose_budget
 from crysgnn_jax.batches.loader import Batcher
@@ -12,7 +13,6 @@ from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.graphs.build import build_store
 from crysgnn_jax.graphs.joined_store import Joined, JoinedStore
 from crysgnn_jax.graphs.settings import FeaturiserSettings
-from crysgnn_jax.graphs.shard_contents import write_set
 from crysgnn_jax.graphs.store import GraphStore
 from toys import collection, fcc, random_crystal, rocksalt
 
@@ -47,7 +47,7 @@ def pair(request, made, tmp_path):
     """The store of both as it is built, and as it is read from the set."""
     few = read(made / "few.npz")
     table = read(made / "table.npz")
-    same = [select(table, np.arange(len(table)), "table"), read(made / "table")]
+    same = [select(table, np.arange(len(table)), str(made / "table")), read(made / "table")]
     # The largest of the few is left out.
     return [
         build_store(Combined([few, request.param(one)]), SETTINGS, cache_dir=tmp_path, max_atoms=19)

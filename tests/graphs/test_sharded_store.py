@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from toy_sets import write_set
 
 from crysgnn_jax.batches.budget import Sizes, choose_budget
 from crysgnn_jax.batches.loader import Batcher
@@ -14,7 +15,6 @@ from crysgnn_jax.graphs.build import build_store
 from crysgnn_jax.graphs.duplicates import look_alikes, same_structures
 from crysgnn_jax.graphs.scattered import Shards, Table, Texts
 from crysgnn_jax.graphs.settings import FeaturiserSettings
-from crysgnn_jax.graphs.shard_contents import write_set
 from crysgnn_jax.graphs.sharded_store import ShardedStore
 from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.shards import Shard, write_shard

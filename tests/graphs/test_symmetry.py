@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from crysgnn_jax.crystals.crystal import Crystal
+from crysgnn_jax.crystals.table import CrystalTable
 from crysgnn_jax.errors import InvalidCrystal
+from crysgnn_jax.graphs import symmetry
 from crysgnn_jax.graphs.symmetry import CRYSTAL_SYSTEMS, crystal_system, space_group_number
 from golden_files import SHARED
 from toys import rocksalt
@@ -50,6 +52,43 @@ def test_tolerance_decides_about_small_distortions():
     crystal = Crystal("test", [55, 17], coords, 4.1 * np.eye(3))
     assert space_group_number(crystal, 0.001) == 99  # P4mm: chlorine 0.04 Å off the centre
     assert space_group_number(crystal, 0.1) == 221
+
+
+def caesium_chloride(length, species=(55, 17), shift=0.0):
+    return Crystal("test", list(species), [[0, 0, 0], [0.5, 0.5, 0.5 + shift]], length * np.eye(3))
+
+
+def test_crystals_of_one_prototype_are_searched_once(monkeypatch):
+    searched = []
+    search = symmetry._search
+    monkeypatch.setattr(symmetry, "_known", {})
+    monkeypatch.setattr(symmetry, "_search", lambda *of: searched.append(of) or search(*of))
+    for length, species in ((4.1, (55, 17)), (3.9, (19, 9)), (4.5, (57, 7)), (3.1, (26, 13))):
+        assert space_group_number(caesium_chloride(length, species), 0.01) == 221
+    # The second is asked twice: with half of the tolerance and with twice as much.
+    assert len(searched) == 3
+    assert space_group_number(caesium_chloride(4.0, (55, 55)), 0.01) == 229
+    assert len(searched) == 4
+
+
+def test_a_distortion_near_the_tolerance_is_looked_at_in_each_crystal(monkeypatch):
+    monkeypatch.setattr(symmetry, "_known", {})
+    small, large = (caesium_chloride(length, shift=0.003) for length in (3.0, 6.0))
+    # Chlorine is 0.009 and 0.018 Å off the centre.
+    numbers = [space_group_number(crystal, 0.012) for crystal in (small, small, large, small)]
+    fresh = [symmetry._search(crystal, 0.012) for crystal in (small, large)]
+    assert fresh == [221, 99]
+    assert numbers == [221, 221, 99, 221]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PUBLISHED.exists(), reason="needs the published crystals of ../shared")
+def test_what_is_known_of_prototypes_is_what_a_search_finds():
+    source = CrystalTable(PUBLISHED)
+    for item in source.items(0, 8000):
+        crystal = source.decode(item)
+        if len(crystal.species) <= symmetry.SMALL:
+            assert space_group_number(crystal, 0.01) == symmetry._search(crystal, 0.01), crystal.id
 
 
 def test_no_space_group():

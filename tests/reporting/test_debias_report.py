@@ -45,6 +45,13 @@ def test_the_table_has_signs_and_no_negative_zero():
     assert "bias (eV/atom)" in text and "+0.000" in text and "−0.250" in text
 
 
+def test_one_seed_has_no_deviation():
+    lines = debias.summarise([one for one in ALL if one.seed == 0])
+    assert "±" in debias.table(debias.summarise(ALL), "eV")
+    assert "±" not in debias.table(lines, "eV")
+    assert debias.as_json(lines, ALL)[0]["mae_deviation"] is None
+
+
 def test_the_record_has_every_seed():
     entry = debias.as_json(debias.summarise(ALL), ALL)[0]
     assert entry["seeds"]["1"] == pytest.approx({"mae": 0.18, "bias": 0.12, "n_test": 2})

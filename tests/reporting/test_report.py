@@ -1,16 +1,15 @@
 """The page of a run: what it says, and what a real browser makes of it."""
 
-import os
 import re
-import shutil
 import time
 
 import pytest
 
+from browsers import open_page
 from crysgnn_jax.reporting import page
+from crysgnn_jax.reporting.crystal_svg import drawing
 from crysgnn_jax.reporting.records import Record
 from crysgnn_jax.reporting.report import page_of
-from crysgnn_jax.reporting.structures import drawing
 from made_runs import write_pretraining, write_run
 from toys import rocksalt
 
@@ -86,29 +85,6 @@ def test_a_logarithmic_axis_is_for_values_that_span_a_factor_of_ten():
     assert found["type"] == "log" and found["ticktext"] == ["0.1", "0.2", "0.5", "1", "2", "5"]
 
 
-_PROGRAMS = [shutil.which(name) for name in ("chromium", "chromedriver")]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    if None in _PROGRAMS:
-        pytest.skip("chromium and chromedriver are not installed")
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = _PROGRAMS[0]
-    flags = ["--headless=new", "--disable-dev-shm-usage", "--hide-scrollbars"]
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        flags.append("--no-sandbox")  # which root cannot have
-    for flag in flags:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(_PROGRAMS[1]))
-    yield driver
-    driver.quit()
-
-
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     path = write_run(tmp_path_factory.mktemp("page") / "run") / "report.html"
@@ -116,22 +92,10 @@ def report(tmp_path_factory):
     return path.as_uri()
 
 
-def _open(browser, url, *, width=1200, dark=False):
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-    browser.get(url)
-    end = time.monotonic() + 60
-    while not browser.execute_script("return document.documentElement.dataset.drawn"):
-        assert time.monotonic() < end, browser.get_log("browser")
-        time.sleep(0.05)
-
-
 def test_hovering_shows_id_and_formula_and_nothing_is_wrong(browser, report):
     from selenium.webdriver.common.action_chains import ActionChains
 
-    _open(browser, report)
+    open_page(browser, report)
     plot = browser.find_element("css selector", "#parity")
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", plot)
     point = plot.find_elements("css selector", ".points path")[0]
@@ -147,7 +111,7 @@ def test_hovering_shows_id_and_formula_and_nothing_is_wrong(browser, report):
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_a_page_is_readable_on_a_phone(browser, report, dark):
-    _open(browser, report, width=390, dark=dark)
+    open_page(browser, report, width=390, dark=dark)
     assert browser.execute_script("return document.documentElement.scrollWidth") == 390
     colour = lambda script: [
         int(x) for x in re.findall(r"\d+", browser.execute_script(f"return {script}"))[:3]

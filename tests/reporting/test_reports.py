@@ -5,8 +5,8 @@ import io
 import numpy as np
 import pytest
 
-from crysgnn_jax.reporting.records import number, r_squared
-from crysgnn_jax.reporting.tables import text_table
+from crysgnn_jax.reporting.records import r_squared
+from crysgnn_jax.reporting.tables import number, text_table
 from crysgnn_jax.training.checkpoints import Position
 from crysgnn_jax.training.logs import MetricsLog, Progress, duration
 

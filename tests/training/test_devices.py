@@ -19,6 +19,7 @@ from crysgnn_jax.pretraining.objective import pretraining_loss
 from crysgnn_jax.pretraining.registry import RELEASED
 from crysgnn_jax.pretraining.teacher import CrysAE, Teacher
 from crysgnn_jax.training.devices import Devices
+from crysgnn_jax.training.run import as_begun
 from crysgnn_jax.training.step import create_state, make_train_step
 from golden import double_precision
 from toys import batcher_for_all, collection
@@ -88,11 +89,15 @@ def test_devices_agree(batcher, kind):
         module = CGCNN(width=8, n_convolutions=1, head_width=8)
         loss = property_loss(Standardiser(1.0, 0.5))
     elif kind == "distilled":
-        module = CGCNN()
+        module = CGCNN(n_convolutions=2)
         loss = distil(property_loss(Standardiser(1.0, 0.5)), weight=0.5)
     else:
         network = {"crysgnn": Teacher, "crysae": CrysAE}[kind]
-        module = network(objectives=tuple(objective for objective, _ in RELEASED[kind]))
+        module = network(
+            width=16,
+            n_convolutions=2,
+            objectives=tuple(objective for objective, _ in RELEASED[kind]),
+        )
         loss = pretraining_loss(RELEASED[kind])
     one, metrics_of_one = _step(batcher, module, loss, 1, dtype)
     for n_devices in (2, 4):
@@ -109,6 +114,23 @@ def test_devices_agree(batcher, kind):
 def test_too_many_devices():
     with pytest.raises(UserError, match="`devices` 64: this machine has 4 .*XLA_FLAGS"):
         Devices(64)
+
+
+def test_a_run_goes_on_with_the_batches_that_its_steps_have(tmp_path):
+    devices = Devices(2)
+    assert len(as_begun(devices, tmp_path)) == 2
+    (tmp_path / "config.json").write_text('{"made_with": {"network": "cgcnn", "devices": 4}}')
+    found = as_begun(devices, tmp_path)
+    assert (len(found), found.rounds) == (4, 2)
+    assert str(found).endswith("2 × cpu (cpu), 4 batches a step")
+    assert len(as_begun(devices, tmp_path, anew=True)) == 2
+    # More than are needed are not used.
+    assert str(as_begun(Devices(), tmp_path)) == "4 × cpu (cpu)"
+    assert str(Devices().taking(3)) == "3 × cpu (cpu)"
+    # The k-th of a round is the k-th device's.
+    rows = [np.array([k]) for k in range(4)]
+    assert [x.tolist() for x in found.own(rows)] == [[0], [2], [1], [3]]
+    assert [x.tolist() for x in Devices(3).taking(4).own(rows)][-2:] == [[2], []]
 
 
 def test_a_second_compilation_is_refused():

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 import crysgnn_jax as cg
+from crysgnn_jax.array_files import read_arrays
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.elements import SYMBOLS
 from crysgnn_jax.crystals.readers import crystal_list
 from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.training import reference as module
+from crysgnn_jax.training import shipped
 from crysgnn_jax.training.predictions import Predictions, table
 from crysgnn_jax.training.reference import Reference
-from toys import collection, fcc, rocksalt
+from toys import collection, fcc, random_crystal, rocksalt
 
 
 @pytest.fixture(scope="module")
@@ -77,25 +79,32 @@ def test_what_training_never_held_is_said_of_each_crystal(model, folder):
     seen = set(np.flatnonzero(model.reference.elements).tolist())
     unseen = next(number for number in range(1, 90) if number not in seen)
     known = next(number for number in seen if 20 < number < 90)
-    large = rocksalt(species=(known, known), id="large", a=5.0)
-    large = dataclasses.replace(
-        large,
-        species=np.tile(large.species, 8),
-        frac_coords=np.concatenate(
-            [(large.frac_coords + [i, j, k]) / 2 for i in (0, 1) for j in (0, 1) for k in (0, 1)]
-        ),
-        lattice=2 * large.lattice,
-    )
     crystals = [
         fcc(species=unseen, id="unseen", a=4.0),
-        large,
+        random_crystal(64),
         fcc(species=known, id="dilute", a=9.0),
     ]
     found = predict(model, folder, crystals)
     assert f"no training crystal holds {SYMBOLS[unseen]}" in found.warnings[0]
-    assert f"64 atoms, in training {model.reference.n_atoms[1]} at most" in found.warnings[1]
+    assert f"64 atoms, in training {model.reference.most_atoms} at most" in found.warnings[1]
     assert "182 Å³ an atom" in found.warnings[2]
     assert "3 crystals are unlike those of training" in found.notes()[-1]
+
+
+def test_a_perfect_supercell_is_what_its_cell_is(model, folder):
+    cell = rocksalt()
+    supercell = dataclasses.replace(
+        cell,
+        id="supercell",
+        species=np.tile(cell.species, 8),
+        frac_coords=np.concatenate(
+            [(cell.frac_coords + [i, j, k]) / 2 for i in (0, 1) for j in (0, 1) for k in (0, 1)]
+        ),
+        lattice=2 * cell.lattice,
+    )
+    assert len(supercell.species) > model.reference.most_atoms > len(cell.species)
+    found = predict(model, folder, [cell, supercell])
+    assert "atoms, in training" not in "".join(found.warnings)
 
 
 def test_a_crystal_of_the_training_set_is_not_strange(model, folder):
@@ -128,6 +137,29 @@ def test_a_damaged_file_is_told_in_a_line(model, tmp_path):
         Reference.load(tmp_path / "reference.npz")
 
 
+def test_a_damaged_file_is_found_before_graphs_are_made(model, tmp_path, monkeypatch):
+    shutil.copytree(model.path, tmp_path / "run")
+    content = (model.path / "reference.npz").read_bytes()
+    (tmp_path / "run" / "reference.npz").write_bytes(content[:-200])
+    damaged = cg.load(tmp_path / "run")
+    with pytest.raises(cg.UserError, match="reference.npz is damaged"):
+        damaged.predict([rocksalt()], cache=tmp_path / "cache")
+    with pytest.raises(cg.UserError, match="reference.npz is damaged"):
+        cg.Committee([damaged])
+    assert not (tmp_path / "cache").exists()
+    # Of what comes with the package, nothing can be trained again.
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    with pytest.raises(cg.UserError, match="is damaged .*; install the package again"):
+        cg.load(tmp_path / "run").predict([rocksalt()], cache=tmp_path / "cache")
+
+
+def test_what_was_kept_by_an_earlier_version_is_read(model, tmp_path):
+    arrays = dict(read_arrays(model.path / "reference.npz"))
+    arrays["n_atoms"] = np.array([1, arrays.pop("most_atoms")])
+    np.savez_compressed(tmp_path / "reference.npz", **arrays)
+    assert Reference.load(tmp_path / "reference.npz").most_atoms == model.reference.most_atoms
+
+
 def test_a_model_as_one_file_says_the_same(model, folder, tmp_path):
     model.export(tmp_path / "model.safetensors")
     crystals = collection(4, seed=90)
@@ -152,6 +184,12 @@ def test_members_of_one_property_are_asked_together(model, folder):
     assert list(both.columns()) == ["prediction", "unit", "uncertainty", *list(one.columns())[2:]]
     assert [member.path.name for member in committee.members] == ["ran", "run"]
     assert repr(committee) == "Committee('energy', 2 members)"
+    for member in (model, another):
+        member.export(folder / f"{member.path.name}.safetensors")
+    (folder / "notes.md").touch()
+    files = cg.load(str(folder / "*.*"))  # of which toys.npz and notes.md are no models
+    assert [member.path.name for member in files.members] == ["ran.safetensors", "run.safetensors"]
+    assert np.array_equal(predict(files, folder, crystals).values, both.values)
     with pytest.raises(cg.UserError, match="fits no finished run"):
         cg.load(str(folder / "cac*"))
     with pytest.raises(cg.UserError, match="fits nothing"):

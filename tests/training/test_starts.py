@@ -22,6 +22,9 @@ from crysgnn_jax.training.taught import what_members_say
 from toy_runs import prepare, run
 from toys import batcher_for_all, collection, one_batch
 
+STUDENT = ("--student", "cgcnn", "--set", "n_convolutions=1")
+"""A small one is compiled soon."""
+
 HEAD = ("params/hidden_0/kernel", "params/output/kernel")
 
 
@@ -29,7 +32,7 @@ HEAD = ("params/hidden_0/kernel", "params/output/kernel")
 def here(tmp_path_factory):
     path = prepare(tmp_path_factory.mktemp("starts"))
     write_table(path / "more.npz", collection(40)[24:])
-    short = ("--epochs", "2", "--batch-size", "12")
+    short = ("--epochs", "2", "--batch-size", "12", "--n-convolutions", "1")
     run(pretrain, path, "--network", "cgcnn", "--workdir", path / "direct", *short)
     run(
         pretrain, path, "--network", "cgcnn", "--follow", path / "teacher", "--workdir",
@@ -87,7 +90,7 @@ def test_it_is_taken_over_whole_but_for_the_head(here):
 @pytest.mark.slow
 def test_twins_differ_by_the_start_alone(here):
     """`--start` is for the distilled twin; the vanilla one is what it was without."""
-    short = ("--student", "cgcnn", "--epochs", "1", "--batch-size", "12")
+    short = (*STUDENT, "--epochs", "1", "--batch-size", "12")
     teacher = ("--teacher", here / "teacher")
     run(distill, here, *short, *teacher, "--workdir", here / "begun", "--start", here / "followed")
     run(distill, here, *short, "--vanilla", "--workdir", here / "plain")
@@ -107,7 +110,7 @@ def test_the_untagged_stage_is_made_once_for_all_properties(here):
     before = set(starts.glob("*/result.json"))
     for name in ("energy", "other"):
         run(
-            distill, here, "--student", "cgcnn", "--epochs", "1", "--teacher", here / "teacher",
+            distill, here, *STUDENT, "--epochs", "1", "--teacher", here / "teacher",
             "--unlabelled", here / "more.npz", "--property", name, "--workdir",
             here / f"two_{name}", "--untagged-epochs", "2", "--weight", "0.1", data="two.npz",
         )  # fmt: skip
@@ -161,7 +164,7 @@ def test_a_target_counts_as_much_as_it_weighs(here):
 @pytest.mark.slow
 def test_members_teach_the_student(here):
     flags = (
-        "--student", "cgcnn", "--epochs", "2", "--batch-size", "12", "--teacher", here / "teacher",
+        *STUDENT, "--epochs", "2", "--batch-size", "12", "--teacher", here / "teacher",
         "--unlabelled", here / "more.npz", "--taught-by", "2",
     )  # fmt: skip
     run(distill, here, *flags, "--weight", "0.1", "--workdir", here / "taught")
@@ -192,7 +195,7 @@ def test_formulas_to_be_tested_on_are_left_out(here):
 
 
 def test_what_is_no_start_is_told(here):
-    short = ("--student", "cgcnn", "--epochs", "1")
+    short = (*STUDENT, "--epochs", "1")
     with pytest.raises(cg.UserError, match="holds crysgnn; name a run of pretrain --network cgcnn"):
         run(distill, here, *short, "--start", here / "teacher", "--workdir", here / "x")
     with pytest.raises(cg.UserError, match="that would not be vanilla; use finetune --teacher"):

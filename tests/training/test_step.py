@@ -11,6 +11,7 @@ import pytest
 
 from crysgnn_jax.batches.views import Batch
 from crysgnn_jax.crystals.readers import crystal_list
+from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.build import build_store
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.models.norms import BatchNorm
@@ -100,5 +101,7 @@ def test_a_batch_is_a_tenth_of_the_crystals_at_most(n_train, n_devices, batch_si
     assert (asked.batch_size, asked.learning_rate) == (50, 0.005)
     asked = TrainingSettings(learning_rate=0.1).filled(recipe, n_train, n_devices)
     assert (asked.batch_size, asked.learning_rate) == (batch_size, 0.1)
+    with pytest.raises(UserError, match="`accumulate` 100: a device takes .* crystals in a step"):
+        TrainingSettings(accumulate=100).filled(recipe, n_train, n_devices)
     small = dataclasses.replace(recipe, batch_size=2)
     assert TrainingSettings().filled(small, n_train, n_devices).batch_size == 2

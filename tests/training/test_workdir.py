@@ -4,10 +4,10 @@ import errno
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from crysgnn_jax import files
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.training.workdir import Workdir, read_made_with, require_same
 
@@ -82,7 +82,7 @@ def test_a_disk_that_takes_no_more(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(files, "open", full, raising=False)
     with pytest.raises(UserError, match="`workdir` .* cannot be written .No space.* make room"):
         Workdir(tmp_path / "run", {"network": "cgcnn"})
     monkeypatch.undo()

@@ -7,10 +7,14 @@ from typing import Any
 
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.named import NAMED, load_named
-from crysgnn_jax.crystals.readers.cgcnn_folder import ID_PROP, cgcnn_folder
+from crysgnn_jax.crystals.readers.archives import is_tar, tar_file, zip_file
+from crysgnn_jax.crystals.readers.cgcnn_folder import ID_PROP, CgcnnFolder
 from crysgnn_jax.crystals.readers.curated import Curated
 from crysgnn_jax.crystals.readers.items import crystal_list, one_line
+from crysgnn_jax.crystals.readers.jarvis_dataset import jarvis_dataset
 from crysgnn_jax.crystals.readers.jarvis_json import is_jarvis_json, jarvis_json
+from crysgnn_jax.crystals.readers.materials_project import materials_project
+from crysgnn_jax.crystals.readers.optimade import optimade
 from crysgnn_jax.crystals.readers.records import records_in
 from crysgnn_jax.crystals.readers.structure_files import structure_files
 from crysgnn_jax.crystals.sources import Combined, Source
@@ -24,8 +28,10 @@ __all__ = ["crystal_list", "open_source", "read"]
 
 READERS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Source]], ...] = (
     (is_curated, Curated),
-    (lambda path: (path / ID_PROP).exists(), cgcnn_folder),
+    (lambda path: (path / ID_PROP).exists(), CgcnnFolder),
     (lambda path: path.suffix == ".npz" and path.is_file(), CrystalTable),
+    (lambda path: path.suffix.lower() == ".zip" and path.is_file(), zip_file),
+    (lambda path: is_tar(path) and path.is_file(), tar_file),
     (lambda path: path.is_file() and is_jarvis_json(path), jarvis_json),
     (lambda path: True, structure_files),
 )
@@ -33,13 +39,23 @@ READERS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Source]], ...] = (
 beside this one, and a line here."""
 
 
+SCHEMES: dict[str, Callable[[str], Source]] = {
+    "jarvis:": jarvis_dataset,
+    "mp:": materials_project,
+    "optimade:": optimade,
+}
+"""What a text begins with that stands for data elsewhere, and what reads the rest of it."""
+
+
 def open_source(data: str | os.PathLike) -> Source:
     """The crystals behind a name or path, as ``data`` takes it.
 
-    A data set's name; an ``.npz`` crystal table; a ``.json``, ``.json.gz`` or ``.zip`` of records
-    of JARVIS, OPTIMADE or pymatgen; a curated set, also at an address that fsspec knows
-    (``s3://bucket/set``); a folder with ``id_prop.csv`` and CIF files; another folder of
-    structure files; or a structure file of any format that ASE reads.
+    A data set's name; an ``.npz`` crystal table; records of JARVIS, OPTIMADE or pymatgen in a
+    ``.json`` or ``.jsonl`` file, also compressed; a folder with ``id_prop.csv`` and CIF files;
+    another folder of structure files; a tar or zip archive of either; a structure file of any
+    format that ASE reads; a curated set, also at an address that fsspec knows
+    (``s3://bucket/set``); or ``jarvis:NAME``, ``mp:QUERY`` and ``optimade:ADDRESS``, which are
+    downloaded once, into the cache.
 
     Raises:
       UserError: there is no such name or path, or it cannot be read as what it looks like.
@@ -49,7 +65,9 @@ def open_source(data: str | os.PathLike) -> Source:
     if is_remote(data):
         return _remote(str(data))
     path = Path(data)
-    if not path.exists():
+    scheme, _, rest = str(data).partition(":")
+    remote = SCHEMES.get(f"{scheme}:") if not os.path.exists(data) else None
+    if remote is None and not path.exists():
         raise UserError(
             f"`data` {data}: no such file or folder, and no data set of that name "
             f"({', '.join(NAMED)})"
@@ -57,6 +75,8 @@ def open_source(data: str | os.PathLike) -> Source:
     if path.name == ID_PROP:
         raise UserError(f"`data` {data}: give the folder, {path.parent}, not its table")
     try:
+        if remote is not None:
+            return remote(rest)
         return next(reader(path) for is_one, reader in READERS if is_one(path))
     except OSError as error:
         raise UserError(f"`data` {data}: cannot be read ({error.strerror or error})") from None

@@ -3,7 +3,7 @@
 import functools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import gcd
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import gemmi
 import numpy as np
 
-from crysgnn_jax.crystals.contents import as_ascii, content_of
+from crysgnn_jax.crystals.contents import as_ascii, unpacked
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.elements import SYMBOLS
 from crysgnn_jax.crystals.readers.items import one_line
@@ -94,62 +94,90 @@ class Atoms(NamedTuple):
 
 
 def read_cif(
-    path: Path, id: str, labels: dict[str, float] | None = None, block: str | None = None
+    path: Path, id: str, labels: Mapping[str, float] | None = None, block: str | None = None
 ) -> Crystal:
-    """A structure of a CIF file, its symmetry expanded to the whole unit cell.
+    """A structure of a CIF file; see `crystal_in`.
+
+    Raises:
+      InvalidCrystal: the file cannot be read, or as of `crystal_in`.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InvalidCrystal(
+            id, f"{path.name} is not a valid CIF, or cut short: {one_line(error)}"
+        ) from None
+    return crystal_in(content, path.name, id, labels, block)
+
+
+def crystal_in(
+    content: bytes,
+    name: str,
+    id: str,
+    labels: Mapping[str, float] | None = None,
+    block: str | None = None,
+) -> Crystal:
+    """A structure of the content of a CIF file, its symmetry expanded to the whole unit cell.
 
     Atoms come in the order of the file, each followed by its images. What a user should know of
     how it was read is in the crystal's notes.
 
     Args:
-      path: a ``.cif`` or ``.mcif`` file, also compressed (``.gz``).
+      content: of a ``.cif`` or ``.mcif`` file, also compressed (``.gz``).
+      name: of the file.
       id: of the crystal.
       labels: of the crystal.
       block: name of the data block, as of `block_names`; None: the only one that has atoms.
 
     Raises:
-      InvalidCrystal: the file is missing, cut short or no CIF; it holds a disordered structure,
+      InvalidCrystal: the file is cut short or no CIF; it holds a disordered structure,
         an unknown element, no cell or atoms, or several structures and ``block`` does not say
         which; or what it says of cell, symmetry, formula and atoms does not fit together.
     """
     try:
         # gemmi raises these for broken files, cells and symmetry operations alike.
-        structures = _structures(_document(path))
+        structures = _structures(_document(content, name))
     except (OSError, ValueError, RuntimeError) as error:
-        reason = one_line(error).removeprefix(f"{path}:").removeprefix("string:")
-        raise InvalidCrystal(
-            id, f"{path.name} is not a valid CIF, or cut short: {reason}"
-        ) from None
+        reason = one_line(error).removeprefix("string:")
+        raise InvalidCrystal(id, f"{name} is not a valid CIF, or cut short: {reason}") from None
     if not structures:
-        raise InvalidCrystal(id, f"{path.name} has no atoms with fractional coordinates")
+        raise InvalidCrystal(id, f"{name} has no atoms with fractional coordinates")
     if block is None and len(structures) > 1:
         raise InvalidCrystal(
             id,
-            f"{path.name} holds {len(structures)} structures ({', '.join(list(structures)[:3])}…);"
+            f"{name} holds {len(structures)} structures ({', '.join(list(structures)[:3])}…);"
             " give each a file of its own",
         )
     found = structures[block] if block is not None else next(iter(structures.values()))
     try:
-        return _Block(found, path.name).crystal(id, labels or {})
+        return _Block(found, name).crystal(id, dict(labels or {}))
     except (ValueError, RuntimeError) as error:
-        raise InvalidCrystal(id, f"{path.name}: {one_line(error)}") from None
+        raise InvalidCrystal(id, f"{name}: {one_line(error)}") from None
 
 
-def block_names(path: Path) -> list[str]:
+def block_names(content: bytes, name: str) -> list[str]:
     """Names of the data blocks that have atoms; one empty name where there is but one block, or
-    the file cannot be read, which `read_cif` will tell."""
+    the file cannot be read, which `crystal_in` will tell.
+
+    Args:
+      content: as of `crystal_in`.
+      name: of the file.
+    """
     try:
-        content = content_of(path)
-        if len(_BLOCK.findall(content)) < 2 and b"\0" not in content[:200]:
+        content = unpacked(content, name)
+        # Most files have one, and are many: what is quick comes first.
+        several = content.lower().count(b"data_") > 1 and len(_BLOCK.findall(content)) > 1
+        if not several and b"\0" not in content[:200]:
             return [""]
-        names = list(_structures(_document(path)))
+        names = list(_structures(_document(content)))
     except (OSError, ValueError, RuntimeError):
         return [""]
     return names if len(names) > 1 else [""]
 
 
-def _document(path: Path) -> gemmi.cif.Document:
-    content = as_ascii(content_of(path))
+def _document(content: bytes, name: str = "") -> gemmi.cif.Document:
+    """Args as of `crystal_in`."""
+    content = as_ascii(unpacked(content, name))
     try:
         return gemmi.cif.read_string(content, check_level=0)
     except ValueError:

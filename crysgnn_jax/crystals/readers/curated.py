@@ -89,7 +89,7 @@ class Curated:
 
     def __init__(self, path: str | os.PathLike):
         self.curated: CuratedSet = open_curated(path)
-        self.name = self.curated.name
+        self.name = self.curated.path
         self.label_names = self.curated.label_names
         self.tag_names = self.curated.tag_names
         self._first = np.cumsum([0, *(shard["crystals"] for shard in self.curated.shards)])

@@ -3,13 +3,12 @@
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from crysgnn_jax.crystals.crystal import Crystal
-from crysgnn_jax.errors import InvalidCrystal, UserError, printable
+from crysgnn_jax.errors import InvalidCrystal, printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,28 +74,19 @@ class Problem:
         raise InvalidCrystal(self.id, self.reason)
 
 
+def decode_item(item: Any) -> Crystal:
+    """The crystal of an item that makes it itself, by its method ``crystal``.
+
+    Raises:
+      InvalidCrystal: it cannot be used.
+    """
+    return item.crystal()
+
+
 def one_line(error: BaseException, limit: int = 160) -> str:
     """An exception's message, of any library, on one line."""
     text = printable(" ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def digest_of_files(kind: str, paths: Iterable[Path]) -> str:
-    """Hex digest of the names and contents of files, and of how they are to be read.
-
-    Raises:
-      UserError: a file cannot be read.
-    """
-    digest = hashlib.blake2b(kind.encode(), digest_size=16)
-    for path in sorted(paths):
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-        # Lengths keep the end of one field from passing for the beginning of the next.
-        digest.update(f"\0{path.name}\0{len(content)}\0".encode())
-        digest.update(content)
-    return digest.hexdigest()
 
 
 def decode_crystal(item: Crystal | Problem) -> Crystal:

@@ -1,7 +1,6 @@
 """What one file may take before it is given up: time, and atoms that it only claims to have."""
 
 import contextlib
-import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,8 +11,6 @@ SECONDS = 60.0
 
 BYTES_PER_SECOND = 100_000.0
 """Further time for files with many structures: ASE reads ten times as fast."""
-
-_COLUMN = re.compile(r'Properties\s*=\s*"?([^"\s]+)', re.IGNORECASE)
 
 
 class TooSlow(Exception):
@@ -57,39 +54,11 @@ def require_atoms_that_are_there(path: Path) -> None:
     """Check what a text file claims against what it holds, before memory is taken for it.
 
     Raises:
-      ValueError: an XYZ frame or a POSCAR claims more atoms than there are lines, or more columns
-        than a line has.
+      ValueError: a POSCAR claims more atoms than there are lines.
     """
     name = path.name.lower()
-    if name.endswith((".xyz", ".extxyz")):
-        _check_xyz(path)
-    elif name.endswith((".vasp", ".poscar", ".contcar")) or name.startswith(("poscar", "contcar")):
+    if name.endswith((".vasp", ".poscar", ".contcar")) or name.startswith(("poscar", "contcar")):
         _check_poscar(path)
-
-
-def _check_xyz(path: Path) -> None:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        number, line = 1, file.readline()
-        while line.strip():
-            if not line.strip().isdigit():
-                return  # ASE says what is wrong with it
-            n_atoms, header = int(line), file.readline()
-            columns = _COLUMN.search(header)
-            width = sum(int(n) for n in re.findall(r":(\d+)", columns[1])) if columns else 0
-            for k in range(n_atoms):
-                row = file.readline()
-                if not row:
-                    raise ValueError(
-                        f"line {number} claims {n_atoms} atoms, and {k} lines follow: it is cut "
-                        "short or damaged"
-                    )
-                if k == 0 and width > max(len(row.split()), 1) + 16:
-                    raise ValueError(
-                        f"line {number + 1} claims {width} columns, and the rows have "
-                        f"{len(row.split())}"
-                    )
-            number += n_atoms + 2
-            line = file.readline()
 
 
 def _check_poscar(path: Path) -> None:

@@ -41,6 +41,13 @@ def records_in(content: Any) -> Any:
     return content
 
 
+TELLING = {
+    *(*_PARTS, "lattice_mat", "elements", "coords"),
+    *("cartesian_site_positions", "lattice_vectors", "sites", "lattice"),
+}
+"""The names by which `is_structure` tells."""
+
+
 def is_structure(record: Mapping) -> bool:
     """Whether an object looks like one record with a structure, and not like several."""
     return _kind(record) is not None or any(

@@ -10,8 +10,8 @@ from matplotlib.patches import Circle
 
 from crysgnn_jax.crystals.elements import SYMBOLS
 from crysgnn_jax.reporting.colours import ink_on, scale
+from crysgnn_jax.reporting.crystal_svg import with_images
 from crysgnn_jax.reporting.figures import head, new_figure
-from crysgnn_jax.reporting.structures import with_images
 
 TURN, TILT = np.radians(22.0), np.radians(14.0)
 """By how much the cell is turned about its third axis, and tilted towards the eye."""
