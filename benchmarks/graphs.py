@@ -10,13 +10,11 @@ starts from an empty cache. See NOTES.md.
 import argparse
 import contextlib
 import importlib.util
-import os
 import sys
 import tempfile
-import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +22,7 @@ import gemmi
 import numpy as np
 
 from benchmarks import report
+from benchmarks.memory import peak_memory
 from benchmarks.parser import Parser
 from benchmarks.timing import Worker, median_and_range
 from crysgnn_jax.commands import cli, flags
@@ -41,8 +40,6 @@ from crysgnn_jax.reporting.tables import text_table
 
 PARTS_CRYSTALS = 1000
 """Crystals for the times of the parts, which are measured one by one."""
-
-SAMPLING_SECONDS = 0.05
 
 DISTANCE_TOLERANCE = 0.01
 """Å. pymatgen moves atoms that are nearly at 1/3 or 2/3 of the cell there."""
@@ -82,7 +79,7 @@ class Builder:
           Numbers of crystals, atoms and edges, the seconds, and the most memory, GB, that this
           process and its workers had together.
         """
-        with tempfile.TemporaryDirectory() as cache, _peak_memory() as peak:
+        with tempfile.TemporaryDirectory() as cache, peak_memory() as peak:
             start = time.perf_counter()
             source = self._source()
             opened = time.perf_counter()
@@ -97,7 +94,7 @@ class Builder:
                 "open_seconds": round(opened - start, 2),
                 "seconds": round(seconds, 2),
                 "crystals_per_second": round(len(store) / seconds, 1),
-                "peak_memory_gb": round(peak() / 1e9, 2),
+                "peak_memory_gb": round(peak.together / 1e9, 2),
             }
 
     def parts(self) -> dict[str, float]:
@@ -251,45 +248,6 @@ def cif_text(crystal: Crystal) -> str:
         symbol = SYMBOLS[number]
         sites.add_row([symbol, f"{symbol}{k}", *(f"{x:.8f}" for x in position), "1"])
     return document.as_string()
-
-
-@contextlib.contextmanager
-def _peak_memory() -> Iterator[Any]:
-    """Samples the memory of this process and its children; yields a function that returns the
-    most seen so far, in bytes. Pages that processes share count for each of them."""
-    peak = 0
-    stopped = threading.Event()
-
-    def sample() -> None:
-        nonlocal peak
-        while not stopped.wait(SAMPLING_SECONDS):
-            peak = max(peak, sum(map(_resident, _family(os.getpid()))))
-
-    thread = threading.Thread(target=sample, daemon=True)
-    thread.start()
-    try:
-        yield lambda: peak
-    finally:
-        stopped.set()
-        thread.join()
-
-
-def _family(pid: int) -> list[int]:
-    """The process and all that it started, directly or not. Linux only: elsewhere, none."""
-    children = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # it ended in the meantime
-            children += map(int, task.read_text().split())
-    return [pid, *(member for child in children for member in _family(child))]
-
-
-def _resident(pid: int) -> int:
-    """Bytes of memory; 0 for a process that has ended."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except OSError:
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def parser() -> Parser:

@@ -19,6 +19,7 @@ COMMANDS = (
     "embed",
     "nearest",
     "check",
+    "curate",
     "models",
     "convert",
     "dashboard",

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,10 +28,11 @@ from crysgnn_jax.graphs.build import build_store, store_fingerprint
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.reporting.tables import counted
-from crysgnn_jax.training.predictor import TrainedModel
-from crysgnn_jax.training.run import write_left_out, write_listing
 from crysgnn_jax.training.shipped import label_of
 from crysgnn_jax.training.workdir import CONFIG
+
+if TYPE_CHECKING:  # JAX
+    from crysgnn_jax.training.predictor import TrainedModel
 
 FIRST = 3
 """Crystals of which the reason is told at once; all of them are listed in a file."""
@@ -109,6 +111,8 @@ class Graphs:
         if not processes.is_first():
             return
         if store.skipped and self._workdir is not None and not (self._workdir / CONFIG).exists():
+            from crysgnn_jax.training.run import write_left_out
+
             make_folder("workdir", self._workdir)
             write_left_out(store, self._workdir)
 
@@ -138,6 +142,21 @@ def source_of(args: argparse.Namespace, label: str | None = None) -> Source:
     return limited(read_all(names, "data"), args.limit, label)
 
 
+def sources_of(args: argparse.Namespace) -> list[Source]:
+    """The same, each for itself.
+
+    Raises:
+      UserError: as of `source_of`.
+    """
+    names = [*args.sources, *args.data]
+    if not names:
+        raise UserError("there is nothing to read; name data sets, folders or files of crystals")
+    sources = [read_all([name], "data") for name in names]
+    if args.limit is None:
+        return sources
+    return [limited(read(sources), args.limit)]
+
+
 def read_all(names: Sequence[str], parameter: str) -> Source:
     """The crystals of several data sets and paths, and of standard input.
 
@@ -162,7 +181,7 @@ def crystals_of(source: Source) -> Iterator[Crystal]:
                 yield source.decode(item)
 
 
-def require_graphs(args: argparse.Namespace, model: TrainedModel) -> None:
+def require_graphs(args: argparse.Namespace, model: "TrainedModel") -> None:
     """
     Raises:
       UserError: a flag asks for other graphs than a model was trained with.
@@ -171,7 +190,7 @@ def require_graphs(args: argparse.Namespace, model: TrainedModel) -> None:
     chosen.require(model.featuriser, f"the network in {label_of(model.path)}")
 
 
-def graphs_for(args: argparse.Namespace, model: TrainedModel) -> GraphStore:
+def graphs_for(args: argparse.Namespace, model: "TrainedModel") -> GraphStore:
     """The graphs of ``args.sources`` and ``args.data``, made as for the training of a model.
 
     Raises:
@@ -193,6 +212,8 @@ def list_skipped(
       path: of the output.
       more: ``(id, reason)`` of what could not be used although it is in a store.
     """
+    from crysgnn_jax.training.run import write_listing
+
     stores = list(stores)
     found = {
         "skipped": [*(entry for store in stores for entry in store.skipped), *more],

@@ -2,10 +2,10 @@
 
 Two crystals of one formula whose looks agree (`looks`) get nearly the same prediction, and a test
 crystal with such a twin in training is hardly one. Polytypes, such as those of SiC, look alike as
-well. Two that look alike and have the same powder patterns (`diffraction`) are the same structure,
-in whatever cell, or mirror images of each other; where their patterns differ by more than noise and
-by less than those of other structures, they are if one can be laid upon the other (`alignment`).
-The space group decides nothing: it is lost where atoms are off by little more than its tolerance.
+well. Two that look alike are the same structure, in whatever cell, or mirror images of each other,
+if their powder patterns are equal (`diffraction`), or similar and one can be laid upon the other
+(`alignment`). The space group decides nothing: it is lost where atoms are off by little more than
+its tolerance.
 
 Time and memory grow with the number of crystals, not with its square: only those of one formula are
 compared, and of many of one formula only those that lie close in a tree.
@@ -27,22 +27,15 @@ from crysgnn_jax.graphs.looks import (
     scaled,
 )
 from crysgnn_jax.graphs.primitive import Cell
+from crysgnn_jax.graphs.settings import TOLERANCE
 from crysgnn_jax.graphs.store import GraphStore
 
-TOLERANCE = 0.015
-"""Of lengths: two crystals whose cube roots of the volume per atom differ by less than 1.5 %, and
-whose distances do but for `looks.DISPLACEMENT`, look alike. Of 3,000 crystals of the Materials
-Project, relaxed for its releases of 2018 and 2025, 86 % agree to this and 84 % are found to be the
-same structure; 76 % and 74 % to 1 %. Among 32,687 of the former, 1,106 look like an earlier one and
-99 are the same as one; the formation energies of these pairs differ by 0.002 and 0.0003 eV/atom in
-the median, by 0.019 and 0.007 at the 95th percentile."""
-
-SAME, OTHER = 0.03, 0.2
-"""Of how far patterns are apart: less than the first is the same structure, as far as it can be
-told, for atoms that are off by 0.01 Å change patterns by up to that; more than the second is
-another one. Patterns of the polytypes 6H and 15R of SiC are 0.26 apart, those of very long ones
-down to 0.08. A lattice that is 0.5 % longer in one direction and shorter in another changes them by
-0.1."""
+SAME, OTHER = 0.003, 0.2
+"""Of how far patterns are apart: less than the first is the same structure, as good as equal; more
+than the second is another one. Between them it is asked whether one can be laid upon the other.
+Atoms that are off by 0.01 Å change patterns by up to 0.03; a lattice that is 0.5 % longer in one
+direction and shorter in another by 0.1. Patterns of the polytypes 6H and 15R of SiC are 0.26 apart,
+those of very long ones, 36 and 72 layers of ZnS, 0.006."""
 
 _WIDTH = 4 / 3
 """Of the lines of a pattern, in tolerances."""

@@ -13,6 +13,7 @@ import numpy as np
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.readers.items import one_line
 from crysgnn_jax.crystals.readers.limits import SECONDS, time_limit
+from crysgnn_jax.crystals.sources import CombinedItem
 from crysgnn_jax.errors import InvalidCrystal
 from crysgnn_jax.graphs.neighbours import Neighbours, neighbour_lists
 from crysgnn_jax.graphs.reduction import reduce_graphs
@@ -125,13 +126,15 @@ def _decoded(
         return crystal
 
     try:
-        return _unless_it_fails(_id_of(item), read)
+        return _unless_it_fails(id_of(item), read)
     except InvalidCrystal as error:
         return error
 
 
-def _id_of(item: Any) -> str:
+def id_of(item: Any) -> str:
     """The id of an item of any reader, for a message."""
+    if isinstance(item, CombinedItem):
+        return item.prefix + id_of(item.item)
     found = item.get("id") if isinstance(item, Mapping) else getattr(item, "id", None)
     return str(found) if found is not None else "?"
 

@@ -11,6 +11,14 @@ MAX_ATOMS = 5000
 """Atoms of a crystal. A graph network looks at neighbours, so that larger cells are those of
 proteins or of disorder; and the symmetry search takes minutes for them."""
 
+TOLERANCE = 0.015
+"""Of lengths, see `duplicates`: two crystals whose cube roots of the volume per atom differ by less
+than 1.5 %, and whose distances do but for `looks.DISPLACEMENT`, look alike. Of 3,000 crystals of
+the Materials Project, relaxed for its releases of 2018 and 2025, 86 % agree to this and 84 % are
+found to be the same structure; 76 % and 74 % to 1 %. Among 32,687 of the former, 1,106 look like an
+earlier one and 99 are the same as one; the formation energies of these pairs differ by 0.002 and
+0.0003 eV/atom in the median, by 0.019 and 0.007 at the 95th percentile."""
+
 CRYSTALS_A_SHARD = 8192
 """Some 20 MB, and 120 files for a million crystals: each is an open file of a process that reads
 the set."""

@@ -34,18 +34,18 @@ def draw(check: "Check", path: Path) -> None:
     name = " + ".join(Path(part).name for part in check.name.split(" + "))
     figure.suptitle(f"{name}: {check.n} crystals{more}", fontsize=11)
     grid = figure.add_gridspec(n_rows, _COLUMNS, height_ratios=[2.9] + [2.3] * (n_rows - 1))
-    _elements(figure, figure.add_subplot(grid[0, :2]), check.elements)
-    _systems(figure.add_subplot(grid[0, 2]), check.systems)
+    elements_panel(figure, figure.add_subplot(grid[0, :2]), check.elements)
+    systems_panel(figure.add_subplot(grid[0, 2]), check.systems)
     axes = [
         figure.add_subplot(grid[1 + k // _COLUMNS, k % _COLUMNS]) for k in range(1 + len(labels))
     ]
-    _sizes(axes[0], check.n_atoms)
+    sizes_panel(axes[0], np.bincount(check.n_atoms))
     for axis, label in zip(axes[1:], labels):
         _label(axis, label)
     figure.savefig(path, dpi=300)
 
 
-def _elements(figure: Any, axis: Any, counts: dict[int, int]) -> None:
+def elements_panel(figure: Any, axis: Any, counts: dict[int, int]) -> None:
     """The periodic table, coloured by the number of crystals with each element."""
     colours = ScalarMappable(LogNorm(1, max(2, *counts.values())), "viridis")
     draw_elements(axis, counts, colours, size=6.5, numbers=False)
@@ -62,7 +62,8 @@ def _elements(figure: Any, axis: Any, counts: dict[int, int]) -> None:
     scale.ax.tick_params(labelsize=7)
 
 
-def _systems(axis: Any, systems: dict[str, int]) -> None:
+def systems_panel(axis: Any, systems: dict[str, int]) -> None:
+    """Bars of the number of crystals of each system."""
     names = list(systems)
     axis.barh(names, list(systems.values()), color=COLOURS["train"])
     axis.invert_yaxis()
@@ -72,8 +73,9 @@ def _systems(axis: Any, systems: dict[str, int]) -> None:
     axis.grid(alpha=0.3, axis="x")
 
 
-def _sizes(axis: Any, n_atoms: np.ndarray) -> None:
-    low, top = int(n_atoms.min()), int(n_atoms.max())
+def sizes_panel(axis: Any, counts: np.ndarray) -> None:
+    """Histogram of the atoms per cell, from the number of crystals of 0, 1, 2, … atoms."""
+    low, top = int(np.flatnonzero(counts)[0]), len(counts) - 1
     if top <= 30:
         bins: Any = np.arange(0.5, top + 1.5)
     else:
@@ -83,7 +85,7 @@ def _sizes(axis: Any, n_atoms: np.ndarray) -> None:
         ticks = [t for t in round_numbers if low <= t <= top]
         axis.set_xticks(ticks, [str(t) for t in ticks])
         axis.minorticks_off()
-    axis.hist(n_atoms, bins, color=COLOURS["test"])
+    axis.hist(np.arange(len(counts)), bins, weights=counts, color=COLOURS["test"])
     _finish(axis, "atoms per cell")
 
 

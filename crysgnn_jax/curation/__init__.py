@@ -1,0 +1,1 @@
+"""Curated sets: any mix of sources, deduplicated, labelled by symmetry, in shards."""
