@@ -143,7 +143,7 @@ def judged(crystals: Crystals, pairs: np.ndarray) -> dict[str, Any]:
             cells = map(crystals.structure, pair)
             structures = [Structure(c.lattice, c.species, c.frac_coords) for c in cells]
             off = matcher.get_rms_dist(*structures)
-            n_false += off is None or off[0] > LARGEST_RMS
+            n_false += int(off is None or off[0] > LARGEST_RMS)
     return {"pairs_judged": len(pairs), "pairs_not_matched": n_false}
 
 
