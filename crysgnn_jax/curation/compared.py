@@ -64,6 +64,7 @@ def first_of_rows(
     looks: Looks,
     structures: tuple[Sequence[str], np.ndarray, str | os.PathLike | None],
     tolerance: float,
+    n_fixed: int,
 ) -> np.ndarray:
     """``[m]``: the first of some crystals that each repeats. Work of an engine.
 
@@ -72,11 +73,11 @@ def first_of_rows(
       keys: ``[m]``: only crystals of one key are compared.
       looks: of the crystals.
       structures: arguments of `Structures`.
-      tolerance: as of `duplicates.first_of_each`.
+      tolerance: as of `duplicates.first_of_each`, and so is ``n_fixed``.
     """
     found = Structures(*structures)
     cell = lambda place: found.cell(int(rows[place]))
-    return rows[first_of_each(keys, looks, cell, tolerance)]
+    return rows[first_of_each(keys, looks, cell, tolerance, n_fixed)]
 
 
 class Compared:
@@ -151,7 +152,9 @@ class Compared:
         counts = self._looks.counts[rows]
         looks = Looks(counts, self._looks.values[ragged(self._first_look[rows], counts)])
         structures = (self._drafts, self.offsets, self._folder)
-        return rows, self._formula[rows], looks, structures, tolerance
+        # One excluded crystal does not stand in for another, which may be nearer to a third.
+        n_fixed = int(np.searchsorted(rows, self._n_excluded))
+        return rows, self._formula[rows], looks, structures, tolerance, n_fixed
 
     def settle(self, found: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
         """Enter what each crystal repeats, and what becomes of all.
