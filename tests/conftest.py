@@ -2,6 +2,8 @@
 
 import gc
 import os
+import signal
+import sys
 import tempfile
 
 import pytest
@@ -30,6 +32,18 @@ def _compiled_steps_are_let_go():
 
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _signals_are_given_back():
+    """A command takes the signals of its process over for good; here the process goes on."""
+    yield
+    stopping = sys.modules.get("crysgnn_jax.stopping")
+    if stopping is not None and stopping._wish.watching:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        stopping._wish = stopping._Wish()
 
 
 def pytest_configure(config):

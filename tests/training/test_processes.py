@@ -128,7 +128,8 @@ def test_two_processes_of_two_devices_are_one_of_four(here, of_two):
     assert not [x for text in printed[0] for x in text.splitlines() if "peer ranks" in x]
 
 
-@pytest.mark.parametrize("killed", [1, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [1, 0])
 def test_a_killed_process_ends_the_other_and_both_go_on(here, of_two, killed):
     name = f"killed-{killed}"
     flags = ("pretrain", *SMALL, "--workdir", name, "--checkpoint-seconds", "0")
