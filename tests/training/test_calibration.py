@@ -10,7 +10,7 @@ from crysgnn_jax.training.reference import Reference
 def reference(targets, predictions, ids=None):
     """One that knows its validation crystals alone."""
     nothing = np.empty(0)
-    about = dict.fromkeys(("n_train", "elements", "n_atoms", "volume", "axes", "ids"), nothing)
+    about = dict.fromkeys(("n_train", "elements", "most_atoms", "volume", "axes", "ids"), nothing)
     about |= dict.fromkeys(("targets", "coordinates", "steps", "far"), nothing)
     return Reference(
         **about,

@@ -14,6 +14,7 @@ from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.reporting.verdict import verdict
+from crysgnn_jax.training import lesson
 from crysgnn_jax.training.lesson import Lesson, Student
 from crysgnn_jax.training.memory import Memory, Seen
 from crysgnn_jax.training.predictor import TrainedModel
@@ -85,6 +86,7 @@ def test_the_teacher_of_the_package_knows_nothing_of_its_data_sets():
 
 def test_a_student_that_is_tested_on_what_its_teacher_has_seen_is_told(here, caplog):
     flags = ("--student", "cgcnn", "--teacher", here / "teacher", "--weight", "0.1", *SHORT)
+    lesson._warn_once.cache_clear()  # tests of other files have toy crystals too
     run(distill, here, *flags, "--workdir", here / "distilled")
     result = json.loads((here / "distilled" / "result.json").read_text())
     n = result["n_test"]
@@ -101,12 +103,13 @@ def test_one_who_starts_from_what_has_seen_them_is_told_too(here, caplog):
     model = TrainedModel.load(here / "teacher.safetensors")
     store = cg.build_store(cg.read(here / "toys.npz"), model.featuriser, cache=here / "cache")
     student = Student.of_pretrained(model, freeze=False)
-    lesson = Lesson(student, "energy", store, np.arange(len(store)))
-    seen = lesson.seen(lesson.split("random", 0))
+    lesson._warn_once.cache_clear()
+    own = Lesson(student, "energy", store, np.arange(len(store)))
+    seen = own.seen(own.split("random", 0))
     assert seen == Seen(2, 2, 2)
     assert "what the student starts from has seen 2" in caplog.text
-    vanilla = Lesson(dataclasses.replace(student, start=None), "energy", store, lesson.labelled)
-    assert vanilla.seen(lesson.split("random", 0)) is None
+    vanilla = Lesson(dataclasses.replace(student, start=None), "energy", store, own.labelled)
+    assert vanilla.seen(own.split("random", 0)) is None
 
 
 @pytest.mark.slow
