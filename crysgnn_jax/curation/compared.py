@@ -51,11 +51,14 @@ class Structures:
         draft, first_atom = self._opened(number)
         place = row - int(self._offsets[number])
         atoms = slice(first_atom[place], first_atom[place + 1])
-        return Cell(
-            np.asarray(draft.columns["lattice"][place], np.float64),
-            np.asarray(draft.columns["frac_coords"][atoms], np.float64),
-            np.asarray(draft.columns["species"][atoms]),
+        found = Cell(
+            np.array(draft.columns["lattice"][place], np.float64),
+            np.array(draft.columns["frac_coords"][atoms], np.float64),
+            np.array(draft.columns["species"][atoms]),
         )
+        # Else the drafts come to count as memory of each process that looks into them.
+        draft.release()
+        return found
 
 
 def first_of_rows(

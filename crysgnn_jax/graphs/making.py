@@ -12,7 +12,7 @@ import numpy as np
 
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.readers.items import one_line
-from crysgnn_jax.crystals.readers.limits import SECONDS, time_limit
+from crysgnn_jax.crystals.readers.limits import SECONDS, Limit, time_limits
 from crysgnn_jax.crystals.sources import CombinedItem
 from crysgnn_jax.errors import InvalidCrystal
 from crysgnn_jax.graphs.neighbours import Neighbours, neighbour_lists
@@ -62,7 +62,8 @@ def make_graphs(
       max_atoms: crystals with more are left out.
     """
     clock = [time.perf_counter()]
-    decoded = [_decoded(decode, item, max_atoms) for item in items]
+    with time_limits(SECONDS) as limit:
+        decoded = [_decoded(decode, item, max_atoms, limit) for item in items]
     usable = [crystal for crystal in decoded if isinstance(crystal, Crystal)]
     clock.append(time.perf_counter())
     found = iter(_neighbours(usable, settings))
@@ -111,12 +112,12 @@ def make_graphs(
 
 
 def _decoded(
-    decode: Callable[[Any], Crystal], item: Any, max_atoms: int
+    decode: Callable[[Any], Crystal], item: Any, max_atoms: int, limit: Limit
 ) -> Crystal | InvalidCrystal:
     """The crystal in an item, or why it cannot be used: to be told in the order of the items."""
 
     def read() -> Crystal:
-        with time_limit(SECONDS):
+        with limit:
             crystal = decode(item)
         if len(crystal.species) > max_atoms:
             raise InvalidCrystal(

@@ -17,9 +17,25 @@ class TooSlow(Exception):
     """The time is over."""
 
 
+class Limit:
+    """Raises `TooSlow` in a block that takes longer; see `time_limits`."""
+
+    def __init__(self, seconds: float, usable: bool):
+        self._seconds = seconds if usable else 0.0
+
+    def __enter__(self) -> None:
+        if self._seconds:
+            signal.setitimer(signal.ITIMER_REAL, self._seconds)
+
+    def __exit__(self, *_: object) -> None:
+        if self._seconds:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
 @contextlib.contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Raise `TooSlow` in a block that takes longer.
+def time_limits(seconds: float) -> Iterator[Limit]:
+    """A limit for one block after the other: to prepare for an alarm takes longer than to read a
+    small crystal.
 
     Signals reach the main thread alone, and not every system has them: elsewhere, and where the
     alarm is taken already, there is no limit.
@@ -30,19 +46,24 @@ def time_limit(seconds: float) -> Iterator[None]:
         and signal.getitimer(signal.ITIMER_REAL)[0] == 0
     )
     if not usable:
-        yield
+        yield Limit(seconds, usable=False)
         return
 
     def stop(*_) -> None:
         raise TooSlow(f"reading took over {seconds:.0f} s")
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
-        yield
+        yield Limit(seconds, usable=True)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise `TooSlow` in a block that takes longer, as `time_limits` does."""
+    with time_limits(seconds) as limit, limit:
+        yield
 
 
 def seconds_for(path: Path) -> float:
