@@ -84,6 +84,7 @@ def parser() -> flags.Parser:
     group = flags.add_run_flags(out, "runs/teacher; for others runs/NETWORK")
     flags.add_config_flag(group)
     flags.add_outcome_flags(group)
+    flags.add_record_flag(out)
     names = ("epochs", "batch_size", "accumulate", "learning_rate", "seed")
     flags.add_training_flags(out, names, {"epochs": 20})
     flags.add_processes_flags(out)
@@ -119,7 +120,7 @@ def parser() -> flags.Parser:
 
 def execute(args: argparse.Namespace) -> None:
     """Do what the flags say."""
-    from crysgnn_jax.commands import data
+    from crysgnn_jax.commands import data, students
     from crysgnn_jax.crystals.excluded import excluded
     from crysgnn_jax.crystals.readers import read
     from crysgnn_jax.graphs.settings import FeaturiserSettings
@@ -141,8 +142,8 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.training.run import Run, as_begun, train
     from crysgnn_jax.training.settings import TrainingSettings
 
-    if args.export is not None:
-        cli.require_writable(args.export)
+    for file in filter(None, (args.record, args.export)):
+        cli.require_writable(file)
     training = TrainingSettings(**flags.given(args, TrainingSettings))
     weights = {name: getattr(args, f"{name}_weight") for name in RELEASED["crysgnn"]}
     weights = {name: weight for name, weight in weights.items() if weight is not None}
@@ -202,6 +203,8 @@ def execute(args: argparse.Namespace) -> None:
     if not processes.is_first():
         return
     _report(result, ["loss", *(objective.name for objective, _ in objectives)], path)
+    if args.record is not None:
+        students.record(args.record, {args.network: {**result, "files": str(path)}})
     if args.export is not None:
         export(path, args.export)
 

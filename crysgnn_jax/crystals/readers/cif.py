@@ -480,15 +480,7 @@ def _element(symbol: str, label: str, formula: Counter[int]) -> int | None:
     ``CO3``, ``H2O`` and ``OH`` are groups of atoms, not cobalt, hydrogen and holmium.
     """
     if symbol not in ("", "?", "."):
-        match = _TYPE.match(symbol)
-        if match is None:
-            return None
-        letters = match[1]
-        if len(letters) == 2 and letters.isupper() and letters != symbol:
-            # FE3+ is iron; CO3, of two elements and a count, is not cobalt.
-            if "+" not in symbol and "-" not in symbol and {*letters} <= set(_NUMBERS):
-                return None
-        return _NUMBERS.get(letters.capitalize())
+        return _of_type(symbol)
     letters = re.match(r"[A-Za-z]*", label)[0]  # type: ignore[index]
     if len(letters) > 2:
         return None
@@ -499,6 +491,20 @@ def _element(symbol: str, label: str, formula: Counter[int]) -> int | None:
             single = _NUMBERS[letters[0]]
             return single if single in formula else None
     return number
+
+
+@functools.lru_cache(maxsize=1000)
+def _of_type(symbol: str) -> int | None:
+    """Atomic number of a type of sites; see `_element`."""
+    match = _TYPE.match(symbol)
+    if match is None:
+        return None
+    letters = match[1]
+    if len(letters) == 2 and letters.isupper() and letters != symbol:
+        # FE3+ is iron; CO3, of two elements and a count, is not cobalt.
+        if "+" not in symbol and "-" not in symbol and {*letters} <= set(_NUMBERS):
+            return None
+    return _NUMBERS.get(letters.capitalize())
 
 
 def _expand(
