@@ -91,6 +91,7 @@ def test_table_and_resumption(here, finished, capsys):
     assert "| energy | 19 |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_cells_side_by_side_are_the_same_cells(here, finished, tmp_path):
     _compare(here, tmp_path / "two", "--seeds", "1", more=("--workers", "1", "--devices", "2"))
     one = [

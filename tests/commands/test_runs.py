@@ -208,7 +208,7 @@ def test_split_of_an_earlier_run(here):
     assert (here / "s1/splits.json").read_text() == (here / "s2/splits.json").read_text()
 
 
-@pytest.mark.parametrize("command", ["pretrain", "distill"])
+@pytest.mark.parametrize("command", ["pretrain", pytest.param("distill", marks=pytest.mark.slow)])
 def test_killed_run_ends_with_the_same_parameters(here, command):
     """SIGKILL at three moments; saving after every step, so that each restart goes on mid-epoch."""
     flags = {

@@ -59,6 +59,7 @@ def test_distilled_student_can_be_used(here, tmp_path, student):
         np.testing.assert_allclose(arrays["crystal_embeddings"][0], first.mean(axis=0), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_crysxpp_starts_from_the_autoencoder_and_explains_itself(here, tmp_path, capsys):
     autoencoder = tmp_path / "crysae"
     run(

@@ -136,6 +136,7 @@ def test_each_step_holds_some_of_them(here):
     assert seen == set(beside.tolist())
 
 
+@pytest.mark.slow
 def test_a_curated_set_of_them_teaches_the_same(here, twins):
     copy = here / "sets" / "more"
     graphs = build_store(read(here / "more.npz"), FeaturiserSettings(), cache_dir=here / "other")

@@ -180,6 +180,7 @@ def test_training_step(kind):
     _check_training(golden, kind, under(golden.arrays, f"train/grad_{kind}"))
 
 
+@pytest.mark.slow
 def test_training_step_of_the_released_size():
     golden = Golden("alignn")
     gradients = under(golden.arrays, "train/grad_mse")
@@ -313,6 +314,7 @@ def test_recomputing_changes_nothing(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_two_devices_are_one(tmp_path):
     store = bonds_of([*collection(3), fcc()], tmp_path)
     batcher = batcher_for_all(store, lists=("triplets",), label=np.linspace(-1.0, 1.0, 4))

@@ -75,8 +75,7 @@ def _step(batcher, module, loss, n_devices, dtype):
     "kind",
     [
         "crysgnn",
-        *(pytest.param(x, marks=pytest.mark.slow) for x in ("crysae", "property")),
-        "distilled",
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ("crysae", "property", "distilled")),
     ],
 )
 def test_devices_agree(batcher, kind):

@@ -115,6 +115,7 @@ def test_batch_norms_see_the_rows_of_a_round(batcher):
     assert np.isfinite(metrics["gradient_norm"])
 
 
+@pytest.mark.slow
 def test_a_batch_in_parts_needs_less_memory(batcher):
     module, loss = CGCNN(), property_loss(Standardiser(1.0, 0.5))
     optimiser = optax.sgd(1.0)
