@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import LogLocator
 
 from crysgnn_jax.commands import cli, distill, finetune
 from crysgnn_jax.files import write_json
@@ -60,7 +61,7 @@ def worth(sizes: np.ndarray, vanilla: np.ndarray, error: float) -> float | None:
 def draw(record: dict[str, Any], path: Path) -> None:
     """A panel a property."""
     names = list(record["curves"])
-    figure = new_figure(2 * COLUMN, 3.0)
+    figure = new_figure(2 * COLUMN, 3.6)
     for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names):
         for way, (label, colour, marker) in WAYS.items():
             points = [x for x in record["curves"][name] if x["way"] == way]
@@ -69,7 +70,11 @@ def draw(record: dict[str, Any], path: Path) -> None:
                 axis.errorbar(n, mean, spread, color=colour, marker=marker, markersize=4,
                               capsize=2, linewidth=1.2, label=label)  # fmt: skip
         axis.set(xscale="log", yscale="log", xlabel="labels to learn from",
-                 ylabel=f"test MAE, {PROPERTIES[name]}")  # fmt: skip
+                 ylabel=f"test MAE\n{PROPERTIES[name]}")  # fmt: skip
+        axis.set_xticks(sorted({x["n_train"] for x in record["curves"][name]}))
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+        axis.minorticks_off()
+        axis.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter("{x:g}")
         axis.tick_params(axis="y", which="minor", labelsize=7)
