@@ -23,6 +23,7 @@ from crysgnn_jax.graphs.duplicates import TOLERANCE
 from crysgnn_jax.graphs.looks import DISPLACEMENT, N_NEIGHBOURS, Looks, looks_of_store
 from crysgnn_jax.graphs.ragged import ragged
 from crysgnn_jax.graphs.store import GraphStore
+from crysgnn_jax.training import shipped
 
 NEIGHBOURS = (1, 6, 12)
 """Which neighbours' distances are remembered."""
@@ -111,7 +112,8 @@ class Memory:
             formulas = np.cumsum(steps, dtype=np.uint64)
             return cls(int(found["bits"]), formulas, found["looks"])
         except (OSError, Damaged, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path} is damaged ({error}); delete it, or train again") from None
+            remedy = shipped.remedy_for(path)
+            raise UserError(f"{path} is damaged ({error}); {remedy}") from None
 
     def seen(self, store: GraphStore, rows: np.ndarray) -> Seen:
         """How many of some crystals of a store were among those of training."""

@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -282,11 +282,8 @@ class TrainedModel:
         Raises:
           UserError: the file is damaged.
         """
-        if self.path.is_file():
-            content = read_model(self.path).reference
-            return None if content is None else Reference.load(self.path, io.BytesIO(content))
-        path = self.path / REFERENCE
-        return Reference.load(path) if path.exists() else None
+        found = self._kept("reference", REFERENCE)
+        return None if found is None else Reference.load(*found)
 
     @functools.cached_property
     def memory(self) -> Memory | None:
@@ -296,11 +293,22 @@ class TrainedModel:
         Raises:
           UserError: the file is damaged.
         """
+        found = self._kept("memory", MEMORY)
+        return None if found is None else Memory.load(*found)
+
+    def _kept(self, part: str, name: str) -> tuple[Path, IO[bytes] | None] | None:
+        """A file beside the weights, and its content where all is one file; None where there is
+        none.
+
+        Args:
+          part: of a model of one file, as of `model_file.read_model`.
+          name: of the file in a folder.
+        """
         if self.path.is_file():
-            content = read_model(self.path).memory
-            return None if content is None else Memory.load(self.path, io.BytesIO(content))
-        path = self.path / MEMORY
-        return Memory.load(path) if path.exists() else None
+            content = getattr(read_model(self.path), part)
+            return None if content is None else (self.path, io.BytesIO(content))
+        path = self.path / name
+        return (path, None) if path.exists() else None
 
     def outputs(
         self,

@@ -175,9 +175,7 @@ class Reference:
                 arrays["most_atoms"] = arrays.pop("n_atoms")[1]
             return cls(**arrays)
         except (OSError, Damaged, TypeError, IndexError) as error:
-            remedy = "delete it, or train again"
-            if shipped.FOLDER in path.parents:
-                remedy = "install the package again"
+            remedy = shipped.remedy_for(path)
             raise UserError(f"{path} is damaged ({error}); {remedy}") from None
 
     def nearest(self, embeddings: np.ndarray, n: int = 1) -> tuple[np.ndarray, np.ndarray]:

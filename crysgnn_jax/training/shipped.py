@@ -48,6 +48,11 @@ def label_of(path: Path) -> str:
     return path.name if path.parent == FOLDER else str(path)
 
 
+def remedy_for(path: Path) -> str:
+    """What to do about a file of a network that is damaged."""
+    return "install the package again" if FOLDER in path.parents else "delete it, or train again"
+
+
 def folders() -> list[Path]:
     """Of all networks that come with the package."""
     return sorted(path.parent for path in FOLDER.glob(f"*/{CONFIG}"))
