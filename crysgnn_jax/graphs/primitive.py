@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 if TYPE_CHECKING:  # whose graphs are made with this module
+    from scipy.spatial import cKDTree
+
     from crysgnn_jax.graphs.store import GraphStore
 
 
@@ -62,6 +63,9 @@ def _translation(cell: Cell, tolerance: float) -> tuple[np.ndarray, np.ndarray] 
     shifts -= np.round(shifts)
     order = np.argsort(np.linalg.norm(shifts @ cell.lattice, axis=1), kind="stable")
     points = np.column_stack([cell.frac_coords % 1.0 % 1.0, 10.0 * cell.species])
+    # Half of what a worker would need to start, and few crystals are large enough to need it.
+    from scipy.spatial import cKDTree
+
     # Periodic in space; elements stay apart. A zero is no period.
     tree = cKDTree(points, boxsize=[1, 1, 1, 0])
     first = alike[: min(len(alike), 4)]
@@ -76,7 +80,7 @@ def _translation(cell: Cell, tolerance: float) -> tuple[np.ndarray, np.ndarray] 
 
 def _targets(
     cell: Cell,
-    tree: cKDTree,
+    tree: "cKDTree",
     points: np.ndarray,
     atoms: np.ndarray,
     shift: np.ndarray,

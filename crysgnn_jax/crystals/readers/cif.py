@@ -3,7 +3,7 @@
 import functools
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import gcd
 from pathlib import Path
 from typing import NamedTuple
@@ -54,6 +54,14 @@ _NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS) if number > 
 
 _TYPE = re.compile(r"([A-Za-z]{1,2})(?:\d+(?:\.\d+)?[+-]|[+-]\d*(?:\.\d+)?|\d*)$")
 """An element and a charge or number, as in ``Na``, ``Na1+``, ``Fe+3``, ``O2``."""
+
+_NOTHING = ("", "?", ".")
+"""Texts that say nothing."""
+
+_MORE_OF_SITES = (
+    *("label", "type_symbol", "occupancy", "calc_flag", "disorder_group", "disorder_assembly"),
+)
+"""Tags of sites that are read beside their coordinates where a block has them."""
 
 _PART = re.compile(r"([A-Z][a-z]?)(\d+(?:\.\d+)?)?")
 
@@ -224,7 +232,7 @@ class _Block:
             pair = item.pair
             if isinstance(pair, tuple) and pair[0].lower() in _READ:
                 text = gemmi.cif.as_string(pair[1]).strip()
-                if text not in ("", "?", "."):
+                if text not in _NOTHING:
                     self.values.setdefault(pair[0].lower(), []).append(text)
 
     def crystal(self, id: str, labels: dict[str, float]) -> Crystal:
@@ -249,7 +257,7 @@ class _Block:
         if tag.lower() in self.values:
             return [self.once(tag) or ""]
         found = (gemmi.cif.as_string(text).strip() for text in self.block.find_values(tag))
-        return [text for text in found if text not in ("", "?", ".")]
+        return [text for text in found if text not in _NOTHING]
 
     def once(self, tag: str) -> str | None:
         """The value of a tag that may have but one.
@@ -280,63 +288,82 @@ class _Block:
         return cell
 
     def sites(self) -> Sites:
-        table = self.block.find(
-            "_atom_site_",
-            [
-                *("fract_x", "fract_y", "fract_z", "?label", "?type_symbol"),
-                *("?occupancy", "?calc_flag", "?disorder_group", "?disorder_assembly"),
-            ],
-        )
-        if len(table) == 0:
-            raise ValueError("it has no atoms with three fractional coordinates")
-        column = {
-            name: [gemmi.cif.as_string(text) for text in table.column(k)]
-            if table.has_column(k)
-            else [""] * len(table)
-            for k, name in enumerate(
-                ("x", "y", "z", "label", "type", "occupancy", "flag", "group", "assembly")
-            )
-        }
-        kept = [k for k, flag in enumerate(column["flag"]) if flag.lower() != "dum"]
+        column = self._site_columns()
+        kept = [k for k, flag in enumerate(column["calc_flag"]) if flag.lower() != "dum"]
         if not kept:
             raise ValueError("it has no atoms but dummy sites")
-        if len(kept) < len(table):
-            self.notes.append(f"{len(table) - len(kept)} dummy sites are left out")
-        numbers = []
+        if n_dummies := len(column["calc_flag"]) - len(kept):
+            self.notes.append(f"{n_dummies} dummy sites are left out")
+            column = {tag: [texts[k] for k in kept] for tag, texts in column.items()}
+        labels, types = column["label"], column["type_symbol"]
+
+        def name(k: int) -> str:
+            return labels[k] or types[k] or str(kept[k] + 1)
+
+        # Of texts that many sites share, each is looked at once.
+        filled = {text: _occupancy(text) for text in set(column["occupancy"])}
+        if partly := [text for text in filled if not abs(filled[text] - 1) <= OCCUPANCY_TOLERANCE]:
+            k = min(column["occupancy"].index(text) for text in partly)
+            occupancy = filled[column["occupancy"][k]]
+            raise ValueError(
+                f"site {name(k)} is occupied to {occupancy:g}; give an ordered structure"
+            )
         formula = self.formula() or Counter()
-        for k in kept:
-            name = column["label"][k] or column["type"][k] or str(k + 1)
-            text = column["occupancy"][k]
-            occupancy = 1.0 if text in ("", "?", ".") else gemmi.cif.as_number(text)
-            if not abs(occupancy - 1.0) <= OCCUPANCY_TOLERANCE:
-                raise ValueError(
-                    f"site {name} is occupied to {occupancy:g}; give an ordered structure"
-                )
-            number = _element(column["type"][k], column["label"][k], formula)
-            if number is None:
-                symbol = column["type"][k]
-                symbol = column["label"][k] if symbol in ("", "?", ".") else symbol
-                if gemmi.Element(symbol.strip("0123456789+-")).atomic_number >= len(SYMBOLS):
-                    raise ValueError(f"site {name} has the element {symbol}, beyond the 100 known")
-                raise ValueError(f"site {name} has the unknown element {symbol!r}")
-            numbers.append(number)
-        self._refuse_alternatives([(column["assembly"][k], column["group"][k]) for k in kept])
-        coords = np.array([[gemmi.cif.as_number(column[axis][k]) for axis in "xyz"] for k in kept])
+        of_type = {text: _of_type(text) for text in set(types) if text not in _NOTHING}
+        numbers = [
+            of_type[text] if text in of_type else _of_label(label, formula)
+            for text, label in zip(types, labels)
+        ]
+        if None in numbers:
+            k = numbers.index(None)
+            symbol = types[k] if types[k] in of_type else labels[k]
+            if gemmi.Element(symbol.strip("0123456789+-")).atomic_number >= len(SYMBOLS):
+                raise ValueError(f"site {name(k)} has the element {symbol}, beyond the 100 known")
+            raise ValueError(f"site {name(k)} has the unknown element {symbol!r}")
+        self._refuse_alternatives(set(zip(column["disorder_assembly"], column["disorder_group"])))
+        axes = [column[tag] for tag in ("fract_x", "fract_y", "fract_z")]
+        coords = np.array([[gemmi.cif.as_number(text) for text in texts] for texts in axes]).T
         bad = np.flatnonzero(~np.isfinite(coords).all(axis=1))
         if len(bad):
-            k = kept[bad[0]]
-            texts = ", ".join(table[k][axis] for axis in range(3))
+            texts = ", ".join(texts[bad[0]] for texts in axes)
             raise ValueError(
-                f"site {column['label'][k] or k + 1}: a coordinate is not a finite number ({texts})"
+                f"site {labels[bad[0]] or kept[bad[0]] + 1}: a coordinate is not a finite number "
+                f"({texts})"
             )
         return Sites(np.array(numbers), coords)
 
-    def _refuse_alternatives(self, groups: Sequence[tuple[str, str]]) -> None:
+    def _site_columns(self) -> dict[str, list[str]]:
+        """Tag → what each site has, unquoted; empty texts where the block does not have the tag.
+
+        Raises:
+          ValueError: there are no sites with three coordinates.
+        """
+        required, more = ("fract_x", "fract_y", "fract_z"), _MORE_OF_SITES
+        table = self.block.find("_atom_site_", [*required, *(f"?{tag}" for tag in more)])
+        if len(table) == 0:
+            raise ValueError("it has no atoms with three fractional coordinates")
+        # All values at once: gemmi takes five times as long to hand out a column.
+        loop, values = table.loop, table.loop.values if table.loop else []
+        tags = [tag.lower() for tag in loop.tags] if loop else []
+        columns = {}
+        for k, tag in enumerate((*required, *more)):
+            if not table.has_column(k):
+                columns[tag] = [""] * len(table)
+                continue
+            raw = values[tags.index(f"_atom_site_{tag}") :: len(tags)] if loop else table.column(k)
+            columns[tag] = [gemmi.cif.as_string(text) for text in raw]
+        return columns
+
+    def _refuse_alternatives(self, groups: Iterable[tuple[str, str]]) -> None:
         """Sites of several disorder groups, or of one on both sides of a special position, are
-        alternatives to each other."""
+        alternatives to each other.
+
+        Args:
+          groups: assembly and group of sites.
+        """
         found: dict[str, set[str]] = {}
         for assembly, group in groups:
-            if group not in ("", "?", ".", "0"):
+            if group not in (*_NOTHING, "0"):
                 found.setdefault(assembly, set()).add(group)
         for names in found.values():
             if len(names) > 1 or any(name.startswith("-") for name in names):
@@ -474,13 +501,16 @@ class _Block:
         return f"it {message}: atoms or operations are missing, or the formula is wrong", ""
 
 
-def _element(symbol: str, label: str, formula: Counter[int]) -> int | None:
-    """Atomic number of a site, by its type or else by its label; None where that is no element.
+def _occupancy(text: str) -> float:
+    """1 where nothing is said; NaN where it is no number."""
+    return 1.0 if text in _NOTHING else gemmi.cif.as_number(text)
+
+
+def _of_label(label: str, formula: Counter[int]) -> int | None:
+    """Atomic number of a site without a type, by its label; None where that is no element.
 
     ``CO3``, ``H2O`` and ``OH`` are groups of atoms, not cobalt, hydrogen and holmium.
     """
-    if symbol not in ("", "?", "."):
-        return _of_type(symbol)
     letters = re.match(r"[A-Za-z]*", label)[0]  # type: ignore[index]
     if len(letters) > 2:
         return None
@@ -495,7 +525,7 @@ def _element(symbol: str, label: str, formula: Counter[int]) -> int | None:
 
 @functools.lru_cache(maxsize=1000)
 def _of_type(symbol: str) -> int | None:
-    """Atomic number of a type of sites; see `_element`."""
+    """Atomic number of a type of sites; None where that is no element, see `_of_label`."""
     match = _TYPE.match(symbol)
     if match is None:
         return None
@@ -515,7 +545,7 @@ def _expand(
     Raises:
       ValueError: there would be over `MAX_ATOMS`.
     """
-    lattice = np.array(cell.orth.mat.tolist()).T
+    axes = _axes(cell)
     numbers, coords = sites
     if len(numbers) * len(operations) > MAX_ATOMS:
         raise ValueError(
@@ -523,72 +553,114 @@ def _expand(
             f"{MAX_ATOMS} atoms"
         )
     if len(operations) == 1:
-        orbits = [coord[None] for coord in coords]
+        images, owner = coords, np.arange(len(coords))
     else:
         rotations = np.array([op.rot for op in operations]) / gemmi.Op.DEN
         shifts = np.array([op.tran for op in operations]) / gemmi.Op.DEN
-        orbits = [_orbit(rotations @ site + shifts, lattice) for site in coords]
-    kept = _distinct(numbers, coords, orbits, lattice)
-    species = np.repeat(numbers[kept], [len(orbits[k]) for k in kept])
-    positions = np.concatenate([orbits[k] for k in kept])
-    closest = (
-        _closest(numbers[kept], [orbits[k][0] for k in kept], species, positions, lattice)
-        if distances
-        else np.inf
-    )
-    return Atoms(species, positions, closest, len(numbers) - len(kept))
+        orbits = [_orbit(rotations @ site + shifts, axes) for site in coords]
+        images = np.concatenate(orbits)
+        owner = np.repeat(np.arange(len(orbits)), [len(orbit) for orbit in orbits])
+    merged = _merged(numbers, coords, images, owner, axes)
+    if merged:
+        kept = ~np.isin(owner, list(merged))
+        images, owner = images[kept], owner[kept]
+    closest = _closest(numbers, images, owner, axes.lattice) if distances else np.inf
+    return Atoms(numbers[owner], images, closest, len(merged))
 
 
-def _orbit(images: np.ndarray, lattice: np.ndarray) -> np.ndarray:
-    """The images of a site without those that an earlier one is in the place of."""
-    difference = images[:, None] - images[None]
-    difference -= np.rint(difference)
-    apart = difference @ lattice
-    near = np.einsum("ijk,ijk->ij", apart, apart) < MERGE_DISTANCE**2
-    return images[~np.tril(near, -1).any(axis=1)]
+class _Axes(NamedTuple):
+    """Of a cell.
+
+    Attributes:
+      lattice: ``[3, 3]``, lattice vectors as rows, Å.
+      reach: ``[3]``, 1/Å: what a vector of 1 Å may have of each fractional coordinate at most.
+    """
+
+    lattice: np.ndarray
+    reach: np.ndarray
 
 
-def _distinct(
-    numbers: np.ndarray, coords: np.ndarray, orbits: Sequence[np.ndarray], lattice: np.ndarray
-) -> list[int]:
-    """The sites that are not in the place of an image of an earlier site of their element."""
-    owner = np.repeat(np.arange(len(orbits)), [len(orbit) for orbit in orbits])
-    images = np.concatenate(orbits)
-    pairs: list[tuple[int, int]] = []
-    step = max(1, 200_000 // len(images))  # some 20 MB at a time
-    for start in range(0, len(coords), step):
-        rows = np.arange(start, min(start + step, len(coords)))
-        difference = coords[rows][:, None] - images
+def _axes(cell: gemmi.UnitCell) -> _Axes:
+    reciprocal = cell.reciprocal()
+    lattice = np.array(cell.orth.mat.tolist()).T
+    return _Axes(lattice, np.array([reciprocal.a, reciprocal.b, reciprocal.c]))
+
+
+def _near(
+    one: np.ndarray, other: np.ndarray, axes: _Axes, distance: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs of places, or their nearest images, that are closer than a distance.
+
+    Args:
+      one: ``[n, 3]``, fractional.
+      other: ``[m, 3]``, fractional.
+      axes: of the cell.
+      distance: Å.
+
+    Returns:
+      ``[pairs]``, ``[pairs]``: indices in both, in the order of the first, then of the second.
+    """
+    step = max(1, 200_000 // len(other))  # some 10 MB at a time
+    limits = (distance * axes.reach)[:, None, None]
+    columns = np.ascontiguousarray(other.T)[:, None, :]
+    found = []
+    for start in range(0, len(one), step):
+        difference = one[start : start + step].T[:, :, None] - columns
         difference -= np.rint(difference)
-        apart = difference @ lattice
-        near = np.einsum("ijk,ijk->ij", apart, apart) < SAME_SITE**2
-        near &= (numbers[rows][:, None] == numbers[owner]) & (owner < rows[:, None])
-        pairs += [(start + int(k), int(owner[image])) for k, image in np.argwhere(near)]
-    left_out: set[int] = set()
-    for row, earlier in pairs:
-        if earlier not in left_out:
-            left_out.add(row)
-    return [k for k in range(len(orbits)) if k not in left_out]
+        # Nearly all are far apart along one axis, of which the length need not be known.
+        rows, others = np.nonzero((np.abs(difference) < limits).all(axis=0))
+        apart = difference[:, rows, others].T @ axes.lattice
+        near = (apart * apart).sum(axis=1) < distance**2
+        found.append((start + rows[near], others[near]))
+    rows, others = zip(*found)
+    return np.concatenate(rows), np.concatenate(others)
+
+
+def _orbit(images: np.ndarray, axes: _Axes) -> np.ndarray:
+    """The images of a site without those that an earlier one is in the place of."""
+    later, earlier = _near(images, images, axes, MERGE_DISTANCE)
+    return np.delete(images, later[earlier < later], axis=0)
+
+
+def _merged(
+    numbers: np.ndarray, coords: np.ndarray, images: np.ndarray, owner: np.ndarray, axes: _Axes
+) -> set[int]:
+    """The sites that are in the place of an image of an earlier site of their element.
+
+    Args:
+      numbers: ``[n]``, atomic numbers.
+      coords: ``[n, 3]``, fractional.
+      images: ``[m, 3]``, of all sites.
+      owner: ``[m]``, the site that each is an image of.
+      axes: of the cell.
+    """
+    sites, near = _near(coords, images, axes, SAME_SITE)
+    earlier = owner[near]
+    same = (earlier < sites) & (numbers[earlier] == numbers[sites])
+    merged: set[int] = set()
+    for site, other in zip(sites[same].tolist(), earlier[same].tolist()):
+        if other not in merged:
+            merged.add(site)
+    return merged
 
 
 def _closest(
-    numbers: np.ndarray,
-    first: Sequence[np.ndarray],
-    species: np.ndarray,
-    positions: np.ndarray,
-    lattice: np.ndarray,
+    numbers: np.ndarray, images: np.ndarray, owner: np.ndarray, lattice: np.ndarray
 ) -> float:
     """The least distance of any two atoms, in parts of the sum of their covalent radii; by one
-    atom of each site, for the others are its images."""
+    atom of each site, for the others are its images. Args as of `_merged`."""
     radius = np.array([gemmi.Element(z).covalent_r for z in range(len(SYMBOLS))])
     shifts = np.array(np.meshgrid(*[[-1, 0, 1]] * 3)).reshape(3, -1).T @ lattice
     least = np.inf
-    for number, site in zip(numbers, first):
-        difference = positions - site
+    species = numbers[owner]
+    for first in np.unique(owner, return_index=True)[1]:
+        difference = images - images[first]
         vectors = (difference - np.round(difference)) @ lattice
         lengths = np.linalg.norm(vectors[:, None] + shifts, axis=-1)
         lengths[lengths < 1e-3] = np.inf  # the atom itself
-        least = min(least, float((lengths.min(axis=1) / (radius[species] + radius[number])).min()))
+        least = min(
+            least, float((lengths.min(axis=1) / (radius[species] + radius[species[first]])).min())
+        )
     return least
 
 
