@@ -216,7 +216,11 @@ def pretrain(
     if teacher is not None:
         make = lambda source, settings: build_store(source, settings, cache=cache, workers=workers)
         told = lesson.embeddings_of(teacher, source, store, make, chosen)
-        following = {"teacher_embeddings": told, "teacher": teacher.fingerprint}
+        following = {
+            "teacher_embeddings": told,
+            "teacher": teacher.fingerprint,
+            "teacher_memory": teacher.memory,
+        }
     run.train(
         run.Run(
             name=found.name,

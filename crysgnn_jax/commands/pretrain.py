@@ -183,7 +183,11 @@ def execute(args: argparse.Namespace) -> None:
     following: dict[str, Any] = {}
     if teacher is not None:
         found_by = embeddings_of(teacher, source, store, build, devices)
-        following = {"teacher_embeddings": found_by, "teacher": teacher.fingerprint}
+        following = {
+            "teacher_embeddings": found_by,
+            "teacher": teacher.fingerprint,
+            "teacher_memory": teacher.memory,
+        }
     run = Run(
         name=found.name,
         network=found.network,

@@ -27,9 +27,14 @@ _BASES = 64
 """Choices of lattice vectors that are tried at a time."""
 
 
-def normal_cell(cell: Cell) -> Cell:
-    """The primitive cell, with short vectors of a right-handed lattice."""
-    lattice, coords, species = primitive_cell(cell, PRIMITIVE)
+def normal_cell(cell: Cell, tolerance: float = PRIMITIVE) -> Cell:
+    """The primitive cell, with short vectors of a right-handed lattice.
+
+    Args:
+      cell: of the structure.
+      tolerance: Å, as of `PRIMITIVE`.
+    """
+    lattice, coords, species = primitive_cell(cell, tolerance)
     compact = compact_lattice(lattice)
     compact *= np.sign(np.linalg.det(compact))
     return Cell(compact, np.linalg.solve(compact.T, (coords @ lattice).T).T, species)
@@ -43,6 +48,10 @@ def can_be_aligned(first: Cell, second: Cell, strain: float) -> bool:
       second: likewise.
       strain: by which fraction lattice vectors may differ in length, at equal volumes.
     """
+    if len(first.species) != len(second.species):
+        # One is a superstructure, though atoms may be off by no more than they may miss.
+        first, second = sorted((first, second), key=lambda cell: len(cell.species))
+        second = normal_cell(second, MISS)
     if not np.array_equal(np.sort(first.species), np.sort(second.species)):
         return False
     ratio = np.linalg.det(first.lattice) / np.linalg.det(second.lattice)

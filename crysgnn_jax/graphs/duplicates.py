@@ -3,9 +3,9 @@
 Two crystals of one formula whose looks agree (`looks`) get nearly the same prediction, and a test
 crystal with such a twin in training is hardly one. Polytypes, such as those of SiC, look alike as
 well. Two that look alike are the same structure, in whatever cell, or mirror images of each other,
-if their powder patterns are equal (`diffraction`), or similar and one can be laid upon the other
-(`alignment`). The space group decides nothing: it is lost where atoms are off by little more than
-its tolerance.
+if their powder patterns are similar (`diffraction`) and one can be laid upon the other
+(`alignment`). Equal patterns are not enough: spinel-like and layered LiFeO2 have the same one. The
+space group decides nothing: it is lost where atoms are off by little more than its tolerance.
 
 Time and memory grow with the number of crystals, not with its square: only those of one formula are
 compared, and of many of one formula only those that lie close in a tree.
@@ -30,12 +30,11 @@ from crysgnn_jax.graphs.primitive import Cell
 from crysgnn_jax.graphs.settings import TOLERANCE
 from crysgnn_jax.graphs.store import GraphStore
 
-SAME, OTHER = 0.003, 0.2
-"""Of how far patterns are apart: less than the first is the same structure, as good as equal; more
-than the second is another one. Between them it is asked whether one can be laid upon the other.
-Atoms that are off by 0.01 Å change patterns by up to 0.03; a lattice that is 0.5 % longer in one
-direction and shorter in another by 0.1. Patterns of the polytypes 6H and 15R of SiC are 0.26 apart,
-those of very long ones, 36 and 72 layers of ZnS, 0.006."""
+OTHER = 0.2
+"""Of how far patterns are apart: more is another structure; up to it, it is asked whether one can
+be laid upon the other. Atoms that are off by 0.01 Å change patterns by up to 0.03; a lattice that
+is 0.5 % longer in one direction and shorter in another by 0.1. Patterns of the polytypes 6H and 15R
+of SiC are 0.26 apart, those of very long ones, 36 and 72 layers of ZnS, 0.006."""
 
 _WIDTH = 4 / 3
 """Of the lines of a pattern, in tolerances."""
@@ -249,7 +248,7 @@ class _Same:
 
     def __call__(self, one: int, other: int, apart: float) -> bool:
         """Whether two places, whose patterns are so far apart, hold the same structure."""
-        if apart < SAME:
+        if self._structure is None:
             return True
         if apart >= OTHER:
             return False

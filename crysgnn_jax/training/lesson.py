@@ -25,7 +25,7 @@ from crysgnn_jax.training.chgnet import CHGNET, CHGNetTeacher
 from crysgnn_jax.training.devices import Devices
 from crysgnn_jax.training.embeddings_file import EmbeddingsFile
 from crysgnn_jax.training.logs import Progress
-from crysgnn_jax.training.memory import Seen
+from crysgnn_jax.training.memory import Memory, Seen
 from crysgnn_jax.training.predictor import TrainedModel, about_start, start_of, take_over
 from crysgnn_jax.training.property_task import PropertyTask, Start
 from crysgnn_jax.training.run import Draw, Run, no_pictures, train
@@ -259,8 +259,8 @@ class Lesson:
         """What the teacher, or what the student starts from, has seen of the test crystals, with a
         warning; None for nothing, as far as is known."""
         memories = {
+            "the teacher": _memory_of(self.teacher),
             "what the student starts from": self.student.start and self.student.start.memory,
-            "the teacher": getattr(self.teacher, "memory", None),
         }
         found = {
             whose: memory.seen(self.store, split.test)
@@ -310,6 +310,7 @@ class Lesson:
             rows,
             self.teacher.fingerprint,
             self.embeddings,
+            _memory_of(self.teacher),
             pull=pull,
             epochs=epochs,
             seed=seed,
@@ -633,6 +634,11 @@ def embeddings_of(
     rows = [place[id] for id in store.ids.tolist()]
     offsets = theirs.node_offsets
     return np.concatenate([embeddings[offsets[row] : offsets[row + 1]] for row in rows])
+
+
+def _memory_of(teacher: Teacher | None) -> Memory | None:
+    """What a teacher was trained on without labels; None where that is not known."""
+    return teacher.memory if isinstance(teacher, TrainedModel) else None
 
 
 def unlabelled_rows(store: GraphStore) -> np.ndarray:

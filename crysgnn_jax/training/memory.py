@@ -7,13 +7,15 @@ compared with the tolerances of looks, so that another cell, a copy from another
 relaxation with another functional is found. Formulas alone may be kept, and less of their hashes,
 where bytes count: of 32 bits and 100,000 formulas, one formula in 43,000 is taken for a known one
 by chance.
+
+What has learned from another network, or from its weights, has that one's memory as well.
 """
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -68,19 +70,24 @@ class Memory:
       formulas: ``[n]`` uint64, ascending: hashes of reduced formulas.
       looks: ``[n, 4]`` float16, of the same crystals: volume per atom, Å³, and distances, Å; no
         rows where only formulas are known.
+      inherited: of the networks that it has learned from.
     """
 
     bits: int
     formulas: np.ndarray
     looks: np.ndarray
+    inherited: tuple["Memory", ...] = ()
 
     @classmethod
-    def of(cls, store: GraphStore, rows: np.ndarray) -> "Memory":
-        """Of some crystals of a store: 16 bytes each."""
+    def of(
+        cls, store: GraphStore, rows: np.ndarray, inherited: Iterable["Memory | None"] = ()
+    ) -> "Memory":
+        """Of some crystals of a store, 16 bytes each, and of what else is known."""
         formulas = _hashes(store.reduced_formula[rows].tolist(), 64)
         looks = _in_short(store, rows)
         order = np.lexsort((*looks.T, formulas))
-        return cls(64, formulas[order], looks[order])
+        known = tuple(memory for memory in inherited if memory is not None)
+        return cls(64, formulas[order], looks[order], known)
 
     @classmethod
     def of_formulas(cls, formulas: Iterable[str], bits: int = 32) -> "Memory":
@@ -90,10 +97,17 @@ class Memory:
 
     def save(self, path: Path) -> None:
         """Write it to a ``.npz``: the same content gives the same bytes."""
+        np.savez_compressed(path, **self._arrays())
+
+    def _arrays(self) -> dict[str, Any]:
+        """What is written, by name; of what is inherited, the names begin with its number."""
         steps = np.diff(self.formulas, prepend=np.uint64(0))
         # The higher bytes of small steps are few values, which pack well by themselves.
         planes = np.ascontiguousarray(steps.astype("<u8").view(np.uint8).reshape(-1, 8).T)
-        np.savez_compressed(path, bits=np.array(self.bits), steps=planes, looks=self.looks)
+        arrays: dict[str, Any] = {"bits": np.array(self.bits), "steps": planes, "looks": self.looks}
+        for k, memory in enumerate(self.inherited):
+            arrays |= {f"{k}.{name}": array for name, array in memory._arrays().items()}
+        return arrays
 
     @classmethod
     def load(cls, path: Path, content: IO[bytes] | None = None) -> "Memory":
@@ -108,21 +122,52 @@ class Memory:
         """
         try:
             found = read_arrays(path if content is None else content)
-            steps = np.ascontiguousarray(found["steps"].T).view("<u8").ravel()
-            formulas = np.cumsum(steps, dtype=np.uint64)
-            return cls(int(found["bits"]), formulas, found["looks"])
+            return cls._of_arrays(found)
         except (OSError, Damaged, KeyError, TypeError, ValueError) as error:
             remedy = shipped.remedy_for(path)
             raise UserError(f"{path} is damaged ({error}); {remedy}") from None
 
+    @classmethod
+    def _of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Memory":
+        steps = np.ascontiguousarray(arrays["steps"].T).view("<u8").ravel()
+        of: dict[int, dict[str, np.ndarray]] = {}
+        for name, array in arrays.items():
+            number, dot, rest = name.partition(".")
+            if dot:
+                of.setdefault(int(number), {})[rest] = array
+        return cls(
+            int(arrays["bits"]),
+            np.cumsum(steps, dtype=np.uint64),
+            arrays["looks"],
+            tuple(cls._of_arrays(of[number]) for number in sorted(of)),
+        )
+
     def seen(self, store: GraphStore, rows: np.ndarray) -> Seen:
         """How many of some crystals of a store were among those of training."""
+        all_of_them = list(self._generations())
+        by_formula, by_structure = np.zeros((2, len(rows)), bool)
+        for memory in all_of_them:
+            known, alike = memory._which(store, rows)
+            by_formula |= known
+            by_structure |= alike
+        only_formulas = not any(len(memory.looks) for memory in all_of_them)
+        n_alike = None if only_formulas else int(by_structure.sum())
+        return Seen(len(rows), int(by_formula.sum()), n_alike)
+
+    def _generations(self) -> Iterator["Memory"]:
+        """This one, and all that it has inherited."""
+        yield self
+        for memory in self.inherited:
+            yield from memory._generations()
+
+    def _which(self, store: GraphStore, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``[len(rows)]`` bool each: which are known by formula, and which look like one that is;
+        of this one, without what it has inherited."""
         first, counts = self._found(store.reduced_formula[rows].tolist())
-        known = np.flatnonzero(counts)
-        if not len(self.looks):
-            return Seen(len(rows), len(known), None)
-        if not len(known):
-            return Seen(len(rows), 0, 0)
+        by_formula, by_structure = counts > 0, np.zeros(len(rows), bool)
+        known = np.flatnonzero(by_formula)
+        if not len(self.looks) or not len(known):
+            return by_formula, by_structure
         counts = counts[known]
         theirs = self.looks[ragged(first[known], counts)].astype(np.float64)
         ours = np.repeat(_in_short(store, rows[known]).astype(np.float64), counts, axis=0)
@@ -130,7 +175,8 @@ class Memory:
         allowed[:, 0] = 3 * TOLERANCE * ours[:, 0]
         alike = (np.abs(ours - theirs) <= allowed).all(axis=1)
         starts = np.cumsum(counts) - counts
-        return Seen(len(rows), len(known), int(np.logical_or.reduceat(alike, starts).sum()))
+        by_structure[known] = np.logical_or.reduceat(alike, starts)
+        return by_formula, by_structure
 
     def knows(self, formulas: Sequence[str]) -> np.ndarray:
         """``[len(formulas)]`` bool: which reduced formulas were among those of training.
@@ -138,7 +184,8 @@ class Memory:
         Example:
           ``cg.load("crysgnn-mp").memory.knows(["Cl1Na1"])``
         """
-        return self._found(formulas)[1] > 0
+        found = [memory._found(formulas)[1] > 0 for memory in self._generations()]
+        return np.logical_or.reduce(found)
 
     def _found(self, formulas: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Of each formula the first place in `formulas`, and how many there are from there on."""

@@ -89,12 +89,14 @@ class PretrainingTask:
       objectives: of the run's module, each with its weight.
       teacher_embeddings: ``[all atoms of the store, d]``, where an objective is to tell them.
       teacher: fingerprint of the network that they are of.
+      teacher_memory: what that one was trained on; None where it is not known.
       start: weights of the student to start from; None for random ones.
     """
 
     objectives: Weighted
     teacher_embeddings: np.ndarray | None = None
     teacher: str | None = None
+    teacher_memory: Memory | None = None
     start: Start | None = None
 
     def made_with(self, run: Run) -> dict[str, Any]:
@@ -175,7 +177,8 @@ class PretrainingTask:
             _, metrics = evaluate(variables)
             ids = split.ids(store)
             workdir.write_splits({name: ids[name] for name in ("train", "validation")})
-            Memory.of(store, rows).save(workdir.path / MEMORY)
+            before = (self.teacher_memory, self.start and self.start.memory)
+            Memory.of(store, rows, before).save(workdir.path / MEMORY)
             counts = {"n_train": len(split.train), "n_validation": len(split.validation)}
             return {"task": "pretraining", **counts, "n_test": 0, **metrics}
 

@@ -26,6 +26,7 @@ from crysgnn_jax.pretraining.registry import as_unlabelled
 from crysgnn_jax.pretraining.teacher_embeddings import TeacherEmbeddings
 from crysgnn_jax.training.devices import Devices
 from crysgnn_jax.training.logs import Progress
+from crysgnn_jax.training.memory import Memory
 from crysgnn_jax.training.predictor import TrainedModel
 from crysgnn_jax.training.pretraining_task import PretrainingTask, hold_out
 from crysgnn_jax.training.property_task import Start
@@ -41,6 +42,7 @@ def untagged_stage(
     rows: np.ndarray,
     teacher: str,
     embeddings: np.ndarray,
+    memory: Memory | None = None,
     *,
     pull: Pull,
     epochs: int,
@@ -60,6 +62,7 @@ def untagged_stage(
       rows: those to follow the teacher on.
       teacher: fingerprint of what the ``embeddings`` ``[all atoms of the store, d]`` are of.
       embeddings: the teacher's.
+      memory: of the teacher; None where it is not known.
       pull: how far the student is from the teacher.
       epochs: passes over the crystals.
       seed: of weights and order.
@@ -80,7 +83,7 @@ def untagged_stage(
     if start is not None:
         rate = START_RATE * settings.learning_rate
         settings = dataclasses.replace(settings, learning_rate=rate)
-    task = PretrainingTask(objectives, teacher_embeddings=embeddings, teacher=teacher, start=start)
+    task = PretrainingTask(objectives, embeddings, teacher, memory, start)
     run = Run(
         name=name,
         network=found.network,

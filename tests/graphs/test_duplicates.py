@@ -7,7 +7,7 @@ import pytest
 
 import crysgnn_jax as cg
 from crysgnn_jax.crystals.crystal import Crystal
-from crysgnn_jax.graphs import duplicates
+from crysgnn_jax.graphs import diffraction, duplicates
 from crysgnn_jax.graphs.duplicates import cell_of, first_of_each, look_alikes, same_structures
 from crysgnn_jax.graphs.looks import looks_of, looks_of_store
 from toys import fcc, perovskite, random_crystal, rocksalt
@@ -97,6 +97,30 @@ def test_a_chain_of_small_steps_is_no_group(tmp_path):
 def test_an_order_of_elements_is_told_where_all_distances_agree(tmp_path):
     found = first_of([l1_0(), l1_1(), supercell(l1_1(), "again", (1, 2, 3))], tmp_path)
     assert found == ["L1_0", "L1_1", "L1_1"]
+
+
+def lithium_ferrite(spinel, id, a=8.2):
+    """LiFeO2, a rock salt of two cations: in every second layer along [111], or as Ti and Mg are
+    in the spinel's places 16c and 16d."""
+    sites = np.stack(np.meshgrid(*3 * [np.arange(4)], indexing="ij"), -1).reshape(-1, 3)
+    total = sites.sum(axis=1)
+    corner = np.array([[2, 2, 2], [2, 1, 1], [1, 2, 1], [1, 1, 2]])
+    shifts = np.array([[0, 0, 0], [0, 2, 2], [2, 0, 2], [2, 2, 0]])
+    places = {tuple(x) for x in ((corner[:, None] + shifts) % 4).reshape(-1, 3).tolist()}
+    iron = np.array([tuple(x) in places for x in sites.tolist()]) if spinel else total // 2 % 2 == 1
+    species = np.where(total % 2 == 1, 8, np.where(iron, 26, 3))
+    return Crystal(id, species, sites / 4, a * np.eye(3))
+
+
+def test_an_order_of_elements_is_told_where_powder_patterns_agree(tmp_path):
+    crystals = [lithium_ferrite(False, "layered"), lithium_ferrite(True, "like spinel")]
+    store = cg.build_store(cg.crystal_list(crystals), cache=tmp_path)
+    patterns = [diffraction.pattern(cell_of(store, row), 0.02)[None] for row in range(2)]
+    assert diffraction.apart(*patterns) < 0.003
+    assert first_of([*crystals, *map(disturbed, crystals)], tmp_path) == [
+        ("layered", "layered"), ("layered", "like spinel"),
+        ("layered", "layered"), ("layered", "like spinel"),
+    ]  # fmt: skip
 
 
 def test_other_elements_and_formulas_are_others(tmp_path):

@@ -50,6 +50,18 @@ def test_formula_and_structure_are_told_apart(tmp_path):
     assert memory.knows(["Cl1Na1", "Al1"]).tolist() == [True, False]
 
 
+def test_what_another_network_has_seen_is_inherited(tmp_path):
+    """By formula from one that kept no structures, by structure from one that did."""
+    formulas = Memory.of_formulas(["O3Sr1Ti1"], bits=32)
+    own = Memory.of(store_of([fcc()], tmp_path), np.arange(1), [formulas, None])
+    structures = Memory.of(store_of([rocksalt()], tmp_path), np.arange(1))
+    Memory.of(store_of([fcc()], tmp_path), np.arange(1), [own, structures]).save(tmp_path / "m.npz")
+    memory = Memory.load(tmp_path / "m.npz")
+    assert memory.knows(["Al1", "O3Sr1Ti1", "Cl1Na1", "Fe1"]).tolist() == [True, True, True, False]
+    asked = [fcc(), perovskite(), rocksalt(), rocksalt(a=7.0, id="expanded")]
+    assert memory.seen(store_of(asked, tmp_path), np.arange(4)) == Seen(4, 4, 2)
+
+
 def test_it_is_kept_in_16_bytes_a_crystal_and_2_a_formula(tmp_path):
     random = np.random.default_rng(0)
     looks = random.random((10_000, 4)).astype(np.float16)
@@ -110,6 +122,19 @@ def test_one_who_starts_from_what_has_seen_them_is_told_too(here, caplog):
     assert "what the student starts from has seen 2" in caplog.text
     vanilla = Lesson(dataclasses.replace(student, start=None), "energy", store, own.labelled)
     assert vanilla.seen(own.split("random", 0)) is None
+
+
+def test_who_follows_a_teacher_inherits_its_memory(here):
+    write_table(here / "others.npz", [fcc(a=3.5 + 0.1 * k, id=f"fcc {k}") for k in range(12)])
+    run(
+        pretrain, here, "--network", "cgcnn", "--follow", here / "teacher", *SHORT,
+        "--workdir", here / "follower", data="others.npz",
+    )  # fmt: skip
+    teacher, follower = (TrainedModel.load(here / name).memory for name in ("teacher", "follower"))
+    store = store_of(collection(4), here)
+    rows = np.arange(len(store))
+    assert follower.knows(["Al1"]).all() and not teacher.knows(["Al1"]).any()
+    assert follower.seen(store, rows) == teacher.seen(store, rows) == Seen(4, 4, 4)
 
 
 @pytest.mark.slow

@@ -612,8 +612,8 @@ def _near(
         apart = difference[:, rows, others].T @ axes.lattice
         near = (apart * apart).sum(axis=1) < distance**2
         found.append((start + rows[near], others[near]))
-    rows, others = zip(*found)
-    return np.concatenate(rows), np.concatenate(others)
+    ours, theirs = zip(*found)
+    return np.concatenate(ours), np.concatenate(theirs)
 
 
 def _orbit(images: np.ndarray, axes: _Axes) -> np.ndarray:
