@@ -7,6 +7,7 @@ OBJECTIVES = {
     "masked_elements": "crysgnn_jax.pretraining.masked_elements:MaskedElements",
     "hidden_scale": "crysgnn_jax.pretraining.hidden_scale:HiddenScale",
     "hidden_distances": "crysgnn_jax.pretraining.hidden_distances:HiddenDistances",
+    "oxidation_states": "crysgnn_jax.pretraining.oxidation_states:OxidationStates",
     "connection": "crysgnn_jax.pretraining.connection:Connection",
     "feature": "crysgnn_jax.pretraining.element_features:ElementFeatures",
     "space_group": "crysgnn_jax.pretraining.space_group:SpaceGroup",

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from crysgnn_jax.batches.views import Batch
+from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.objectives.loss import Loss
 
 
@@ -32,6 +33,18 @@ class Objective:
     def scope(self) -> str:
         """Name of the head's parameters."""
         return self.name
+
+    def columns(self, store: GraphStore) -> dict[str, np.ndarray]:
+        """What it reads of each atom beside the graph, computed once, before training.
+
+        Args:
+          store: the crystals.
+
+        Returns:
+          Name → ``[all atoms of the store, d]`` float32, equal for equivalent atoms; in a batch
+          it is ``batch.graph.nodes[name]``.
+        """
+        return {}
 
     def head(self, width: int) -> nn.Module | None:
         """The layers on top of atom embeddings of this width; None for none."""

@@ -147,9 +147,11 @@ class PretrainingTask:
         needs = run.network.needs
         lists = dict.fromkeys([*needs.lists, *needed_lists(self.objectives)])
         needs = dataclasses.replace(needs, lists=tuple(lists))
-        columns = {}
+        columns: dict[str, np.ndarray] = {}
+        for objective, _ in self.objectives:
+            columns |= objective.columns(store)
         if self.teacher_embeddings is not None:
-            columns = teacher_columns(self.teacher_embeddings)
+            columns |= teacher_columns(self.teacher_embeddings)
         rows = np.concatenate([split.train, split.validation])
         batcher, _ = lay_out(store, rows, needs, run.crystals_a_batch, node_columns=columns)
         loader = Loader(batcher, run.learners)

@@ -46,6 +46,7 @@ class Variant:
 VARIANTS = {
     "whole": Variant(()),
     **{f"without {name}": Variant(("--objectives", f"{name}=0")) for name in CHEMISTRY},
+    "with oxidation states": Variant(("--objectives", "oxidation_states=1")),
     "released objectives": Variant(("--recipe", "released")),
     "6k": Variant((), 6000),
     "80k": Variant((), 80_000),
