@@ -48,6 +48,7 @@ from crysgnn_jax.errors import NoUsableCrystal, UserError
 from crysgnn_jax.graphs.settings import (
     CRYSTALS_A_SHARD,
     MAX_ATOMS,
+    MOST_TOLERANCE,
     TOLERANCE,
     FeaturiserSettings,
 )
@@ -85,7 +86,8 @@ class Plan:
       crystals_a_shard: items of a unit; a shard has those of them that stay.
 
     Raises:
-      UserError: the settings ask for another kind of graphs, or there are no sources.
+      UserError: the settings ask for another kind of graphs, the tolerance is too wide to tell
+        crystals apart, or there are no sources.
     """
 
     sources: Sequence[Source]
@@ -102,6 +104,11 @@ class Plan:
             raise UserError(
                 f"`rule` {self.settings.rule}: a curated set has graphs of the kind nearest; those "
                 "of bonds are made from it by the commands that train"
+            )
+        if self.tolerance > MOST_TOLERANCE:
+            raise UserError(
+                f"`tolerance` {self.tolerance:g}: at most {MOST_TOLERANCE:g}; beyond it crystals "
+                "are joined that have nothing in common but their formula"
             )
 
     def described(self) -> dict[str, Any]:

@@ -20,11 +20,22 @@ MISS = 0.25
 """Å, by which an atom may miss the one that it is laid upon, once all are shifted such that they do
 in the mean by none. Another order of the atoms on the same places misses by the distance of two."""
 
+CLOSE = 0.1
+"""Å, by which two atoms of a copy may miss each other more than two others do."""
+
 _PROBES = 8
 """Atoms that are tried first."""
 
-_BASES = 64
-"""Choices of lattice vectors that are tried at a time."""
+_AT_A_TIME = 1_000_000
+"""Places that are compared at a time: 24 MB."""
+
+_SMALL = 20_000
+"""Up to so many pairs of atoms, all of them are compared; of more, a tree finds those that are
+near."""
+
+_MOST_TRIED = 300_000
+"""Places of single atoms that are looked up in trees, a second or two. Two large cells that are not
+told apart by then, such as steps of a simulation, are taken to be different."""
 
 
 def normal_cell(cell: Cell, tolerance: float = PRIMITIVE) -> Cell:
@@ -62,7 +73,12 @@ def can_be_aligned(first: Cell, second: Cell, strain: float) -> bool:
     origin, probes = rare[0], rare[1 : 1 + _PROBES]
     alike = second.species == first.species[origin]
     bases = _same_shape(first.lattice, second.lattice, strain)
-    for some in np.split(bases, range(_BASES, len(bases), _BASES)):
+    n_pairs = int(alike.sum()) * int(counts.max())
+    if n_pairs > _SMALL:
+        # A copy is found where next to nothing else is near, before all that nearly coincides.
+        return any(_large_can_be_aligned(first, second, bases, rare, x) for x in (CLOSE, 2 * MISS))
+    n_bases = max(1, _AT_A_TIME // n_pairs)
+    for some in np.split(bases, range(n_bases, len(bases), n_bases)):
         coords = second.frac_coords @ np.linalg.inv(some)  # [b, n, 3]
         shifts = first.frac_coords[origin] - coords[:, alike]
         basis, place = np.divmod(np.arange(shifts.shape[0] * shifts.shape[1]), shifts.shape[1])
@@ -74,6 +90,47 @@ def can_be_aligned(first: Cell, second: Cell, strain: float) -> bool:
         for k, shift in zip(basis.tolist(), shifts):
             if _coincide(first, coords[k] + shift, second.species):
                 return True
+    return False
+
+
+def _large_can_be_aligned(
+    first: Cell, second: Cell, bases: np.ndarray, order: np.ndarray, within: float
+) -> bool:
+    """`can_be_aligned` of cells of many atoms: one basis after the other, and one atom after the
+    other until no shift is left.
+
+    Args:
+      first: as of `can_be_aligned`.
+      second: likewise.
+      bases: of the second, as of `_same_shape`.
+      order: the first's atoms, those of the rarest element first.
+      within: Å, along each axis, of where an atom should be, for a shift to stay.
+    """
+    # Half of what is usually imported with graphs, and few cells are so large.
+    from scipy.spatial import cKDTree
+
+    # In these coordinates an atom that is so near is within 1 along each axis.
+    box = 1 / (within * np.linalg.norm(np.linalg.inv(first.lattice), axis=0))
+    inside = lambda coords: (coords % 1.0 % 1.0) * box
+    n_tried = 0
+    for basis in bases:
+        coords = second.frac_coords @ np.linalg.inv(basis)
+        trees = {
+            kind: cKDTree(inside(coords[second.species == kind]), boxsize=box)
+            for kind in np.unique(second.species).tolist()
+        }
+        shifts = first.frac_coords[order[0]] - coords[second.species == first.species[order[0]]]
+        for atom in order[1:].tolist():
+            n_tried += len(shifts)
+            if n_tried > _MOST_TRIED:
+                return False
+            tree, place = trees[int(first.species[atom])], first.frac_coords[atom]
+            apart, _ = tree.query(inside(place - shifts), p=np.inf, distance_upper_bound=1.0)
+            shifts = shifts[np.isfinite(apart)]
+            if not len(shifts):
+                break
+        if any(_coincide(first, coords + shift, second.species) for shift in shifts):
+            return True
     return False
 
 
@@ -112,12 +169,20 @@ def _coincide(first: Cell, coords: np.ndarray, species: np.ndarray) -> bool:
     itself, up to the mean miss."""
     misses = []
     for kind in np.unique(species).tolist():
-        ours = first.frac_coords[first.species == kind]
-        apart = ours[:, None] - coords[species == kind]
-        apart = (apart - np.round(apart)) @ first.lattice
-        nearest = np.argmin((apart**2).sum(axis=2), axis=1)
-        if len(np.unique(nearest)) < len(nearest):
+        ours, theirs = first.frac_coords[first.species == kind], coords[species == kind]
+        taken = []
+        step = max(1, _AT_A_TIME // len(theirs))
+        for start in range(0, len(ours), step):
+            apart = ours[start : start + step, None] - theirs
+            apart = (apart - np.round(apart)) @ first.lattice
+            squares = (apart**2).sum(axis=2)
+            nearest = np.argmin(squares, axis=1)
+            # Neither the atom nor the mean of all misses by more.
+            if squares.min(axis=1).max() > (2 * MISS) ** 2:
+                return False
+            taken.append(nearest)
+            misses.append(apart[np.arange(len(nearest)), nearest])
+        if len(np.unique(np.concatenate(taken))) < len(ours):
             return False
-        misses.append(apart[np.arange(len(nearest)), nearest])
     found = np.concatenate(misses)
     return bool(np.linalg.norm(found - found.mean(axis=0), axis=1).max() <= MISS)

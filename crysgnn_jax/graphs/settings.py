@@ -19,6 +19,10 @@ found to be the same structure; 76 % and 74 % to 1 %. Among 32,687 of the former
 earlier one and 88 are the same as one; the formation energies of these pairs differ by 0.002 and
 0.0003 eV/atom in the median, by 0.019 and 0.006 at the 95th percentile."""
 
+MOST_TOLERANCE = 0.1
+"""Beyond it crystals are compared that have little more in common than their formula, and the
+choices of lattice vectors that are as good as equal are too many to look through."""
+
 CRYSTALS_A_SHARD = 8192
 """Some 20 MB, and 120 files for a million crystals: each is an open file of a process that reads
 the set."""

@@ -47,6 +47,9 @@ VARIANTS = {
     "whole": Variant(()),
     **{f"without {name}": Variant(("--objectives", f"{name}=0")) for name in CHEMISTRY},
     "with oxidation states": Variant(("--objectives", "oxidation_states=1")),
+    "oxidation states for masked elements": Variant(
+        ("--objectives", "oxidation_states=1", "masked_elements=0")
+    ),
     "released objectives": Variant(("--recipe", "released")),
     "6k": Variant((), 6000),
     "80k": Variant((), 80_000),

@@ -355,3 +355,8 @@ def test_a_curation_that_was_killed_at_the_end_leaves_nothing_behind(tmp_path, e
     (tmp_path / "set/drafts").mkdir()
     assert made(plan(), tmp_path / "set")[1] is None
     assert names(tmp_path / "set") == {"curated.json", "shards"}
+
+
+def test_a_tolerance_that_would_join_anything_is_refused():
+    with pytest.raises(UserError, match=r"`tolerance` 0.3: at most 0.1"):
+        plan(tolerance=0.3)
