@@ -21,7 +21,7 @@ from crysgnn_jax.workers import settle_worker
 ENGINES = ("local", "ray")
 
 _TRIES = 3
-"""How often a process is started for one call, that ends before it is given the call."""
+"""New processes for a call after which it is given up: each died before it was given the call."""
 
 Call = tuple[Any, tuple]
 """What the caller knows a call by, and the arguments of the function."""

@@ -390,7 +390,7 @@ def test_a_draft_that_is_damaged_is_made_again(tmp_path, expected, damage):
     draft = tmp_path / "set/drafts/00001.safetensors"
     content = bytearray(draft.read_bytes())
     if damage == "flipped":
-        content[len(content) // 2] ^= 1
+        content[-20] ^= 1  # in an array: the header is read anyway
     draft.write_bytes(content[:-5] if damage == "cut" else content)
     if damage == "unchecked":
         draft.with_suffix(".json").unlink()
