@@ -112,13 +112,16 @@ def is_curated(path: str | os.PathLike) -> bool:
     return files.exists(f"{inner.rstrip('/')}/{CURATED}")
 
 
-def open_curated(path: str | os.PathLike) -> CuratedSet:
+def open_curated(path: str | os.PathLike, remedy: str = "curate it again") -> CuratedSet:
     """The curated set in a directory, or at an address. The shards of a directory are checked.
+
+    Args:
+      path: the directory, or its address.
+      remedy: what a message tells a user to do.
 
     Raises:
       UserError: there is none, it has another format, or a file is missing or damaged.
     """
-    remedy = "curate it again"
     file = f"{str(path).rstrip('/')}/{CURATED}"
     try:
         text = json.loads(_read(file))

@@ -50,7 +50,7 @@ _TYPES = {
 
 _ADDRESS = re.compile(r"([\w+.-]+::)*[\w+.-]+://")
 
-_EXTRAS = ("s3",)
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 """Kinds of addresses whose package an extra of this one installs."""
 
 _CAN_ADVISE = all(hasattr(mmap, f"MADV_{name}") for name in ("WILLNEED", "RANDOM", "DONTNEED"))
@@ -80,6 +80,8 @@ def write_shard(
     columns: Mapping[str, np.ndarray],
     texts: Mapping[str, Sequence[str]],
     about: Mapping[str, Any],
+    *,
+    sums: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
     """Write a shard, whole or not at all.
 
@@ -88,6 +90,8 @@ def write_shard(
       columns: name → array, kept in the types that they have (`narrow` makes them small).
       texts: name → one text for each crystal; there is at least one of these, ``ids``.
       about: what else to keep of the shard, JSON.
+      sums: of another file, for the checksums; it is written first, so that no shard that is there
+        lacks it.
 
     Returns:
       What `curated.write_curated` tells of the file: the number of its crystals, its size, its
@@ -108,10 +112,13 @@ def write_shard(
         arrays[name + ENDS] = narrow(ends)
     # safetensors sorts the arrays, by size of their type and then by name.
     content = save(arrays, {_ABOUT: json.dumps(about, sort_keys=True)})
+    checked = checksums_of(content)
+    if sums is not None:
+        write_bytes(sums, json.dumps(checked).encode())
     write_bytes(path, content)
     return {
         "crystals": len(next(iter(texts.values()))),
-        **checksums_of(content),
+        **checked,
         "digest": hashlib.blake2b(content, digest_size=16).hexdigest(),
     }
 
@@ -152,11 +159,16 @@ def file_system(path: str | os.PathLike) -> tuple[Any, str]:
     try:
         return fsspec.core.url_to_fs(str(path))
     except ImportError as error:
-        extra = str(path).partition("://")[0].rpartition("::")[2]
-        remedy = f"; pip install 'crysgnn-jax[{extra}]'" if extra in _EXTRAS else ""
+        extra = _EXTRAS.get(kind_of(path))
+        remedy = f"; pip install 'crysgnn-jax[{extra}]'" if extra else ""
         raise UserError(f"{path}: {_one_line(error)}{remedy}") from None
     except ValueError as error:
         raise UserError(f"{path}: {_one_line(error)}") from None
+
+
+def kind_of(path: str | os.PathLike) -> str:
+    """The file system at the end of an address: ``s3`` of ``simplecache::s3://bucket/set``."""
+    return str(path).rpartition("::")[2].partition("://")[0]
 
 
 def _one_line(error: Exception) -> str:

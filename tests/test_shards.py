@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from crysgnn_jax import shards
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.shards import Shard, is_remote, narrow, write_shard
 
@@ -181,3 +182,25 @@ def test_its_file_is_closed_with_the_last_array(tmp_path):
         assert len(os.listdir("/proc/self/fd")) == before
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    "address, extra",
+    [
+        ("s3://bucket/set", "s3"),
+        ("gs://bucket/set", "gs"),
+        ("simplecache::gcs://bucket/set", "gs"),
+        ("abfs://bucket/set", None),
+    ],
+)
+def test_a_file_system_that_is_not_installed_names_its_extra(monkeypatch, address, extra):
+    import fsspec
+
+    def missing(path):
+        raise ImportError("Please install it")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
+    remedy = f"; pip install 'crysgnn-jax[{extra}]'" if extra else ""
+    with pytest.raises(UserError) as caught:
+        shards.file_system(address)
+    assert str(caught.value) == f"{address}: Please install it{remedy}"

@@ -52,6 +52,11 @@ def notes_of(source: Source) -> list[str]:
     return list(getattr(source, "notes", ()))
 
 
+def places_of(source: Source) -> tuple[str, ...]:
+    """Paths and addresses that a source is read from, where it knows them."""
+    return tuple(getattr(source, "places", ()))
+
+
 def require_tag(source: Source, rule: str) -> None:
     """Check a rule of splitting by a tag before any graph is built, where the tags are known.
 
@@ -85,6 +90,7 @@ class Selection:
             raise IndexError(f"{source.name} has no item {self._indices[outside][0]}")
         self.name = name or source.name
         self.notes = notes_of(source)
+        self.places = places_of(source)
         self.label_names = source.label_names
         self.decode = source.decode
 
@@ -162,6 +168,7 @@ class Combined:
         self.notes = [
             f"{source.name}: {note}" for source in self.sources for note in notes_of(source)
         ]
+        self.places = tuple(place for source in self.sources for place in places_of(source))
         self.label_names = tuple(
             dict.fromkeys(label for source in self.sources for label in source.label_names)
         )
@@ -254,6 +261,7 @@ class WithoutLabels:
         self.source = source
         self.name = f"{source.name} (unlabelled)"
         self.notes = notes_of(source)
+        self.places = places_of(source)
 
     def __len__(self) -> int:
         return len(self.source)

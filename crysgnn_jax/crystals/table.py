@@ -93,6 +93,7 @@ class CrystalTable:
     def __init__(self, path: str | os.PathLike, name: str | None = None):
         self.path = os.fspath(path)
         self.name = name or self.path
+        self.places = (self.path,)
         arrays = _read_arrays(self.path)
         _check_structures(self.path, arrays)
         self._ids = arrays["ids"].astype(str)

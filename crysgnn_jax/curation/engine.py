@@ -20,6 +20,9 @@ from crysgnn_jax.workers import settle_worker
 
 ENGINES = ("local", "ray")
 
+_TRIES = 3
+"""New processes for a call after which it is given up: each died before it was given the call."""
+
 Call = tuple[Any, tuple]
 """What the caller knows a call by, and the arguments of the function."""
 
@@ -149,20 +152,36 @@ class _Worker:
             ) from error
 
     def submit(self, function: Callable, *arguments: Any) -> Future:
-        return self._pool.submit(function, *arguments)
+        """Give the process a call; a new process, where it has died with nothing to do.
+
+        Raises:
+          UserError: new ones die too.
+        """
+        for _ in range(_TRIES):
+            try:
+                return self._pool.submit(function, *arguments)
+            except BrokenProcessPool:
+                self._replace()
+        raise UserError(
+            f"{_TRIES} worker processes ended before they were given anything to do; memory ran "
+            "out (pass fewer `workers`)"
+        )
 
     def result(self, future: Future) -> Any:
         """What a call returned, or `LOST`: the process is a new one then."""
         try:
             return future.result()
         except BrokenProcessPool:
-            # A signal to the whole group of processes ends the workers.
-            if stopping.is_coming():
-                stopping.check()
-            self._pool.shutdown()
-            self._start()
-            self.require_ready()
+            self._replace()
             return LOST
+
+    def _replace(self) -> None:
+        # A signal to the whole group of processes ends the workers.
+        if stopping.is_coming():
+            stopping.check()
+        self._pool.shutdown()
+        self._start()
+        self.require_ready()
 
     def close(self, *, wait: bool) -> None:
         self._pool.shutdown(wait=wait, cancel_futures=True)

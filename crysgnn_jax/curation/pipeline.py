@@ -12,6 +12,7 @@ This process holds a few hundred bytes of each crystal: ids, and what crystals a
 import contextlib
 import dataclasses
 import json
+import re
 import tempfile
 import time
 from collections import Counter
@@ -23,8 +24,8 @@ import numpy as np
 
 from crysgnn_jax import stopping
 from crysgnn_jax.cache import Lock
-from crysgnn_jax.checksums import VERIFIED
-from crysgnn_jax.crystals.sources import Combined, Source, notes_of
+from crysgnn_jax.checksums import VERIFIED, checksums
+from crysgnn_jax.crystals.sources import Combined, Source, notes_of, places_of
 from crysgnn_jax.curated import CURATED, CuratedSet, open_curated, write_curated
 from crysgnn_jax.curation.compared import (
     DUPLICATE,
@@ -42,6 +43,7 @@ from crysgnn_jax.curation.work import (
     Piece,
     make_draft,
     make_shard,
+    sums_of,
     try_items,
 )
 from crysgnn_jax.errors import NoUsableCrystal, UserError
@@ -53,12 +55,18 @@ from crysgnn_jax.graphs.settings import (
     FeaturiserSettings,
 )
 from crysgnn_jax.graphs.store import CONTENT
-from crysgnn_jax.shards import Shard, is_remote
 
 DRAFTS, PLAN, LOCK, SHARDS = "drafts", "drafts/plan.json", "drafts/lock", "shards"
 
 FILES = ("report.json", "report.png", "skipped.csv", "duplicates.csv", "excluded.csv")
 """What a report may put beside the set."""
+
+# All that is ever removed from a directory: other things that lie there are not the set's.
+_UNFINISHED = r"(\.[0-9a-f]+\.tmp)?"
+_OF_SHARDS = re.compile(r"\d{5,}\.safetensors" + _UNFINISHED)
+_OF_DRAFTS = re.compile(rf"(plan\.json|lock|(exclude-)?\d{{5,}}\.(safetensors|json)){_UNFINISHED}")
+_FIRST = re.compile(r"lock|plan\.json\.[0-9a-f]+\.tmp")
+_BESIDE = re.compile(f"({'|'.join(map(re.escape, (VERIFIED, *FILES)))}){_UNFINISHED}")
 
 _SPLIT = 16
 """Parts into which items are divided to find one that ends processes."""
@@ -188,43 +196,104 @@ def curate(
       The set, and what became of the crystals; None where the set was there already.
 
     Raises:
-      UserError: something else is in the place of the set, it cannot be written, another process
-        writes it, no crystal can be used, or processes end over and over.
+      UserError: something else is in the place of the set, or what it is made from, or the set is
+        damaged; it cannot be written, or not by the engine's processes; another process writes it;
+        no crystal can be used; or processes end over and over.
       Stopped: a signal came; the same call goes on.
     """
     place = Place(output)
+    _require_apart(plan, place)
+    if place.is_in_memory and not isinstance(engine, InProcess):
+        raise UserError(
+            f"`output` {place.address} is in the memory of this process, where workers cannot "
+            "write; name a directory, or pass `workers` 1"
+        )
     described = json.loads(json.dumps(plan.described()))
     with place.writing():
+        _require_ours(place)
         if not overwrite and (found := _finished(place, described)) is not None:
             return found, None
         with _begun(place, described, overwrite), stopping.graceful():
             return _Curation(plan, place, engine, progress).run(described, report)
 
 
+def _require_apart(plan: Plan, place: Place) -> None:
+    """
+    Raises:
+      UserError: what the set is made from is in its place, or the other way round.
+    """
+    for sources, part in ((plan.sources, "is made from"), (plan.exclude, "excludes")):
+        for path in (path for source in sources for path in places_of(source)):
+            if relation := place.relation(path):
+                raise UserError(
+                    f"`output` {place.address} {relation} {path}, which the set {part}; name "
+                    "another directory"
+                )
+
+
 def _finished(place: Place, described: Mapping[str, Any]) -> CuratedSet | None:
     """The set, if it is there, and the same.
 
     Raises:
-      UserError: something else is there.
+      UserError: another set is there, or it is damaged.
+    """
+    if CURATED not in place.sizes():
+        return None
+    found = open_curated(place.address, "pass `overwrite` to make it anew")
+    if found.about.get("plan") != described:
+        raise UserError(
+            f"`output` {place.address} holds a set of other sources or settings; name another "
+            "directory, or pass `overwrite`"
+        )
+    place.remove_files(DRAFTS, _OF_DRAFTS)  # if it was killed when all was done
+    return found
+
+
+def _require_ours(place: Place) -> None:
+    """
+    Raises:
+      UserError: what is in the place is neither a set, whole or damaged, nor the beginning of one.
     """
     if not place.is_remote and Path(place.address).exists() and not Path(place.address).is_dir():
         raise UserError(f"`output` {place.address} is a file; name a directory")
     there = place.sizes()
     if CURATED in there:
-        found = open_curated(place.address)
-        if found.about.get("plan") != described:
-            raise UserError(
-                f"`output` {place.address} holds a set of other sources or settings; name another "
-                "directory, or pass `overwrite`"
-            )
-        if DRAFTS in there:  # it was killed when all was done
-            place.remove(DRAFTS)
-        return found
-    if there and DRAFTS not in there:
-        raise UserError(
-            f"`output` {place.address} holds {sorted(there)[0]}, and is no curated set; name "
-            "another directory"
-        )
+        if _is_table(place):
+            return
+        first = CURATED
+    elif not there or _is_begun(place, there):
+        return
+    else:
+        first = min(there)
+    raise UserError(
+        f"`output` {place.address} holds {first}, and is no curated set; name another directory"
+    )
+
+
+def _is_table(place: Place) -> bool:
+    """Whether ``curated.json`` is the table of contents of a set, or was it before it was cut."""
+    try:
+        found = json.loads(place.read(CURATED) or b"")
+    except ValueError:
+        return any(map(_OF_SHARDS.fullmatch, place.sizes(SHARDS)))
+    return isinstance(found, dict) and {"format", "shards", "checksum"} <= set(found)
+
+
+def _is_begun(place: Place, there: Iterable[str]) -> bool:
+    """Whether a directory without a table of contents holds the beginning of a set."""
+    if _plan_in(place) is not None:
+        return True
+    # It was killed before it had written its plan.
+    return set(there) == {DRAFTS} and all(map(_FIRST.fullmatch, place.sizes(DRAFTS)))
+
+
+def _plan_in(place: Place) -> dict[str, Any] | None:
+    """What was begun in a directory, of `Plan.described`; None where nothing was."""
+    content = place.read(PLAN)
+    with contextlib.suppress(ValueError):
+        found = json.loads(content or b"")
+        if isinstance(found, dict) and {"sources", "crystals_a_shard"} <= set(found):
+            return found
     return None
 
 
@@ -232,30 +301,31 @@ def _finished(place: Place, described: Mapping[str, Any]) -> CuratedSet | None:
 def _begun(place: Place, described: Mapping[str, Any], overwrite: bool) -> Iterator[None]:
     """The drafts of this set, and of no other, may be written within.
 
+    Killed at any point, it leaves what passes for a set, or for the beginning of one.
+
     Raises:
       UserError: another process writes there, or has begun something else.
     """
-    there = place.sizes()
-    if overwrite and there and not {CURATED, DRAFTS} & set(there):
-        raise UserError(
-            f"`output` {place.address} holds {sorted(there)[0]}, and is no curated set; name "
-            "another directory"
-        )
     with _locked(place):
-        before = None if overwrite else place.read(PLAN)
+        if not overwrite and CURATED in place.sizes():
+            raise UserError(
+                f"`output` {place.address} has just been finished by another process; the same "
+                "command tells whether it is this set"
+            )
+        before = None if overwrite else _plan_in(place)
         if before is None:
-            # The table of contents first: without it, nothing else passes for a set.
-            for name in (CURATED, VERIFIED, *FILES, SHARDS):
-                if name in there:
-                    place.remove(name)
-            for name in set(place.sizes(DRAFTS)) - {Path(LOCK).name}:
-                place.remove(f"{DRAFTS}/{name}")
+            place.remove_files(DRAFTS, _OF_DRAFTS, but=(Path(LOCK).name, Path(PLAN).name))
             place.write(PLAN, json.dumps(described, indent=1).encode())
-        elif json.loads(before) != described:
+        elif before != described:
             raise UserError(
                 f"`output` {place.address} holds the beginning of a set of other sources or "
                 "settings; name another directory, or pass `overwrite`"
             )
+        # The table of contents first: without it, nothing else passes for a set.
+        place.remove(CURATED)
+        for name in filter(_BESIDE.fullmatch, place.sizes()):
+            place.remove(name)
+        place.remove_files(SHARDS, _OF_SHARDS)
         yield
 
 
@@ -365,7 +435,7 @@ class _Curation:
             tag_names=sorted({name for made in shards.values() for name in made.tag_names}),
             about={"plan": described},
         )
-        self._place.remove(DRAFTS)
+        self._place.remove_files(DRAFTS, _OF_DRAFTS)
         return found, facts
 
     def _lap(self, what: str) -> None:
@@ -382,10 +452,10 @@ class _Curation:
             self._plan.settings,
             self._plan.max_atoms,
         )
-        there = self._place.sizes(DRAFTS)
         names = [f"{prefix}{number:05d}.safetensors" for number in range(len(units))]
         paths = [self._place.path(f"{DRAFTS}/{name}") for name in names]
-        todo = [k for k, path in enumerate(paths) if names[k] not in there or not _whole(path)]
+        whole = _whole(self._place, names)
+        todo = [number for number, name in enumerate(names) if name not in whole]
         done = len(units.whole) - sum(map(units.n_items, todo))
         show = self._progress("read, symmetry, graphs" + " of what is excluded" * bool(prefix))
         show(done, len(units.whole))
@@ -453,10 +523,6 @@ class _Curation:
             if keep.any():
                 keeps[number] = keep
         files = {number: f"{SHARDS}/{number:05d}.safetensors" for number in keeps}
-        # Of a try that was killed while it wrote them.
-        for name in self._place.sizes(SHARDS):
-            if f"{SHARDS}/{name}" not in files.values():
-                self._place.remove(f"{SHARDS}/{name}")
         total = sum(int(keep.sum()) for keep in keeps.values())
         show, done = self._progress("shards"), 0
         show(done, total)
@@ -468,6 +534,8 @@ class _Curation:
             found[files[number]] = made
             done += made.entry["crystals"]
             show(done, total)
+        # What processes left that died while they wrote.
+        self._place.remove_files(SHARDS, _OF_SHARDS, but=[Path(file).name for file in found])
         return dict(sorted(found.items()))
 
     def _require_some(self, compared: Compared, n_excluded: int) -> None:
@@ -477,7 +545,7 @@ class _Curation:
         """
         if len(compared.rows(STAYS)):
             return
-        self._place.remove(DRAFTS)
+        self._place.remove_files(DRAFTS, _OF_DRAFTS)
         skipped = [
             (id, why) for about in compared.abouts[n_excluded:] for id, why, _ in about["skipped"]
         ]
@@ -591,15 +659,20 @@ def _parts(start: int, stop: int) -> list[tuple[int, int]]:
     return [(first, min(first + step, stop)) for first in range(start, stop, step)]
 
 
-def _whole(path: str) -> bool:
-    """Whether a file that is there is a draft. Those of other file systems are never in part."""
-    if is_remote(path):
-        return True
-    try:
-        Shard(path)
-    except UserError:
-        return False
-    return True
+def _whole(place: Place, names: Iterable[str]) -> set[str]:
+    """Which drafts are there, and hold the bytes that were written. All are read, on several cores.
+
+    A store checks its own bytes, and has no files in part.
+    """
+    there = set(place.sizes(DRAFTS)).intersection(names)
+    if place.is_remote:
+        return there
+    told = {}
+    for name in there:
+        with contextlib.suppress(ValueError):  # the checksums are damaged, or of an older version
+            told[name] = json.loads(place.read(f"{DRAFTS}/{sums_of(name)}") or b"")
+    found = checksums(Path(place.path(DRAFTS)), told)
+    return {name for name in told if told[name] == found[name]}
 
 
 def _added(facts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

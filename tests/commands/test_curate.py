@@ -89,8 +89,15 @@ def test_a_split_stands_for_its_test_crystals(folders):
         (["one"], "--output"),
         (["--output", "set"], "there is nothing to read; name data sets"),
         (["one", "nowhere", "--output", "set"], "--data nowhere: no such file"),
-        (["one", "--output", "one"], "--output one holds Al.cif, and is no curated set; name"),
-        (["one", "--output", "one/Al.cif"], "--output one/Al.cif is a file; name a directory"),
+        (["two", "--output", "one"], "--output one holds Al.cif, and is no curated set; name"),
+        (["one", "--output", "one"], "--output one is one, which the set is made from; name"),
+        (["one", "--output", "one/set"], "--output one/set lies in one, which the set"),
+        (
+            ["two", "--exclude", "one", "--output", "./one/"],
+            "one is one, which the set excludes; name",
+        ),
+        (["one", "--output", "memory://x/y", "--workers", "2"], "name a directory, or pass --work"),
+        (["two", "--output", "one/Al.cif"], "--output one/Al.cif is a file; name a directory"),
         (["one", "--output", "set", "--tolerance", "0"], "--tolerance 0: give a number greater"),
         (["one", "one", "--output", "set"], "given twice"),
         (["one", "--exclude", "nowhere", "--output", "set"], "--exclude nowhere: no such file"),
@@ -98,9 +105,28 @@ def test_a_split_stands_for_its_test_crystals(folders):
 )
 def test_what_cannot_be_is_told_in_one_line(folders, capsys, words, message):
     with pytest.raises((UserError, SystemExit)) as caught:
-        cli.call(curate, [*words, "--workers", "1"])
+        cli.call(curate, ["--workers", "1", *words])
     said = str(caught.value) + capsys.readouterr().err
     assert message in said and len(said.strip().splitlines()) == 1
+
+
+def test_a_set_that_is_named_as_its_own_source_is_kept(folders):
+    cli.call(curate, ["one", "--output", "mine", "--workers", "1"])
+    before = {file: file.read_bytes() for file in Path("mine").rglob("*") if file.is_file()}
+    for words in (["mine", "two"], ["two", "--exclude", "mine"], ["mine", "--limit", "1"]):
+        with pytest.raises(UserError, match="--output mine is mine, which the set"):
+            cli.call(curate, [*words, "--output", "mine", "--overwrite", "--workers", "1"])
+    assert all(file.read_bytes() == content for file, content in before.items())
+
+
+def test_a_damaged_set_names_the_flag_that_helps(folders, capsys):
+    words = ["one", "--output", "mine", "--workers", "1"]
+    cli.call(curate, words)
+    Path("mine/shards/00000.safetensors").unlink()
+    with pytest.raises(UserError, match="00000.safetensors is missing; pass --overwrite to make"):
+        cli.call(curate, words)
+    cli.call(curate, [*words, "--overwrite"])
+    assert len(read("mine")) == 2
 
 
 def test_help_waits_for_neither_jax_nor_matplotlib():

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import shutil
 import sqlite3
 import time
 import zipfile
@@ -17,7 +18,7 @@ from ase.io import write
 from crysgnn_jax.crystals.crystal import Crystal
 from crysgnn_jax.crystals.readers import crystal_list, open_source
 from crysgnn_jax.crystals.readers.limits import TooSlow, time_limit
-from crysgnn_jax.crystals.sources import Source
+from crysgnn_jax.crystals.sources import Combined, Source, places_of, select, without_labels
 from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.errors import InvalidCrystal, UserError
 from toys import collection, perovskite, rocksalt
@@ -415,6 +416,29 @@ def test_names_and_tables(tmp_path):
     write_table(tmp_path / "t.npz", collection(3))
     assert len(open_source(tmp_path / "t.npz")) == 3
     assert len(open_source("elastic")) == 1181
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["files", "table", "one.cif", "t.npz", "set.json", "set.json.gz", "set.zip", "set.tar.gz"],
+)
+def test_a_source_knows_its_place(tmp_path, name):
+    for folder in ("files", "table"):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "c.cif", atoms_of(rocksalt()))
+    (tmp_path / "table/id_prop.csv").write_text("c,1.0\n")
+    write(tmp_path / "one.cif", atoms_of(rocksalt()))
+    write_table(tmp_path / "t.npz", collection(2))
+    text = json.dumps([_record(rocksalt()), _record(perovskite())])
+    (tmp_path / "set.json").write_text(text)
+    (tmp_path / "set.json.gz").write_bytes(gzip.compress(text.encode()))
+    for kind in ("zip", "gztar"):
+        shutil.make_archive(str(tmp_path / "set"), kind, tmp_path / "files")
+    path = str(tmp_path / name)
+    source = open_source(path)
+    assert places_of(source) == places_of(select(source, [0], "other")) == (path,)
+    others = Combined([without_labels(source), crystal_list([rocksalt()])])
+    assert places_of(others) == (path,)
 
 
 def test_nothing_there(tmp_path):

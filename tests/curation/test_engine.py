@@ -1,10 +1,15 @@
 """Who does the work, and what becomes of what they were given when they die."""
 
 import os
+import signal
+import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
 from crysgnn_jax import extras
+from crysgnn_jax.curation import engine as engines
 from crysgnn_jax.curation.engine import LOST, engine_of
 from crysgnn_jax.errors import UserError
 
@@ -24,6 +29,38 @@ def test_a_dead_process_loses_its_call_alone_and_is_replaced():
         again = dict(engine.run(_double, [(k, (k,)) for k in range(4)]))
         assert {answer[0] for answer in again.values()} == {0, 2, 4, 6}
         assert os.getpid() not in {answer[1] for answer in again.values()}
+
+
+def test_a_process_that_dies_with_nothing_to_do_costs_nothing():
+    with engine_of("local", 2) as engine:
+        calls = [(k, (k,)) for k in range(4)]
+        victim = dict(engine.run(_double, calls))[3][1]
+        os.kill(victim, signal.SIGKILL)
+        time.sleep(0.5)
+        found = dict(engine.run(_double, calls))
+        assert {answer[0] for answer in found.values()} == {0, 2, 4, 6}
+        assert victim not in {answer[1] for answer in found.values()}
+
+
+def test_processes_that_die_over_and_over_are_told(monkeypatch):
+    class Broken:
+        def __init__(self, *arguments, **options):
+            self._first = True
+
+        def submit(self, function, *arguments):
+            if not self._first:
+                raise BrokenProcessPool
+            self._first = False
+            (ready := Future()).set_result(None)
+            return ready
+
+        def shutdown(self, wait=True, cancel_futures=False):
+            pass
+
+    monkeypatch.setattr(engines, "ProcessPoolExecutor", Broken)
+    with engine_of("local", 2) as engine:
+        with pytest.raises(UserError, match="3 worker processes ended before .* `workers`"):
+            list(engine.run(_double, [("a", (1,))]))
 
 
 def test_arguments_are_made_as_they_are_needed():

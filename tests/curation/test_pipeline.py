@@ -13,9 +13,11 @@ from listed import Item, Listed, listed
 
 from crysgnn_jax import shards
 from crysgnn_jax.crystals.readers import read
+from crysgnn_jax.crystals.sources import select, without_labels
 from crysgnn_jax.curation import compared, pipeline, work
 from crysgnn_jax.curation.engine import InProcess, engine_of
 from crysgnn_jax.curation.pipeline import Plan, curate
+from crysgnn_jax.curation.place import Place
 from crysgnn_jax.errors import NoUsableCrystal, UserError
 from crysgnn_jax.graphs.build import build_store
 from crysgnn_jax.graphs.settings import FeaturiserSettings
@@ -137,6 +139,132 @@ def test_what_else_is_in_the_place_of_a_set_is_left_alone(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.parametrize(
+    "files, named",
+    [
+        (["drafts/mythesis.txt", "shards/important.bin"], "drafts"),
+        (["drafts/plan.json", "report.json"], "drafts"),  # of something else
+        (["drafts/00000.safetensors"], "drafts"),
+        (["drafts/lock", "report.json"], "drafts"),
+        (["curated.json", "shards/00000.safetensors"], "curated.json"),  # likewise
+        (["shards/00000.safetensors"], "shards"),
+    ],
+)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_looks_like_a_curation_in_part_is_left_alone(tmp_path, files, named, overwrite):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('{"a": "user\'s"}')
+    with pytest.raises(UserError, match=f"holds {named}, and is no curated set; name another"):
+        made(plan(), tmp_path, overwrite=overwrite)
+    assert sorted(p for p in tmp_path.rglob("*") if p.is_file()) == sorted(
+        tmp_path / name for name in files
+    )
+
+
+def test_only_what_a_set_consists_of_is_ever_removed(tmp_path):
+    path = tmp_path / "set"
+    made(plan(), path)
+    others = ["mine.txt", "shards/mine.bin", "drafts/mythesis.txt", "drafts/old/00000.safetensors"]
+    for name in others:
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).write_text("x")
+    found, _ = made(plan(listed(3)), path, overwrite=True)
+    assert len(found) == 3 and all((path / name).read_text() == "x" for name in others)
+    assert sorted(file.name for file in (path / "shards").iterdir()) == [
+        *("00000.safetensors", "mine.bin")
+    ]
+    assert made(plan(listed(3)), path)[1] is None
+    assert all((path / name).exists() for name in others)
+
+
+def test_a_curation_that_was_killed_before_its_plan_was_written_begins(tmp_path, expected):
+    (tmp_path / "set/drafts").mkdir(parents=True)
+    (tmp_path / "set/drafts/lock").touch()
+    (tmp_path / "set/drafts/plan.json.0a1b2c3d.tmp").write_text('{"sour')
+    made(plan(), tmp_path / "set")
+    assert digests(tmp_path / "set") == expected
+    assert names(tmp_path / "set") == {"curated.json", "shards"}
+
+
+@pytest.mark.parametrize("when", range(6))
+def test_overwriting_that_was_killed_is_never_taken_for_something_else(
+    tmp_path, monkeypatch, expected, when
+):
+    path = tmp_path / "set"
+    made(plan(listed(3), crystals_a_shard=1), path)
+    (path / "duplicates.csv").write_text("of the last one")
+    (path / "report.json").write_text("of the last one")
+    remove, left = pipeline.Place.remove, [when]
+
+    def killed(self, name):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        remove(self, name)
+
+    monkeypatch.setattr(pipeline.Place, "remove", killed)
+    with pytest.raises(KeyboardInterrupt):
+        made(plan(), path, overwrite=True)
+    monkeypatch.undo()
+    made(plan(), path, overwrite=when == 0)  # before its table of contents is gone, it is a set
+    assert digests(path) == expected and names(path) == {"curated.json", "shards"}
+
+
+def test_what_a_set_is_made_from_is_not_in_its_place(tmp_path):
+    one, inner = tmp_path / "one", tmp_path / "one" / "inner"
+    made(plan(), one)
+    before = digests(one)
+    (link := tmp_path / "link").symlink_to(one)
+    source, other = read(str(one)), listed(3, prefix="d", first=20.0, name="other")
+    plans = [
+        plan(source),
+        plan(other, exclude=[read(str(link))]),
+        plan(other, read([str(one), listed(1, prefix="e", first=30.0, name="third")])),
+        plan(select(source, [0, 1])),
+        plan(without_labels(source)),
+    ]
+    for number, bad in enumerate(plans):
+        for path, relation in {
+            **dict.fromkeys((one, link, f"file://{one}", f"{tmp_path}/none/../one/"), "is"),
+            **{inner: "lies in", link / "shards": "lies in", tmp_path: "holds"},
+        }.items():
+            with pytest.raises(UserError, match=f"`output` .* {relation} .*(one|link), which the"):
+                made(bad, path, overwrite=True)
+        made(bad, tmp_path / f"one {number}")
+    assert digests(one) == before
+
+
+def test_an_address_is_told_from_others_within_its_file_system():
+    place = Place("memory://sets/one")
+    expected = {
+        "memory://sets/one/": "is",
+        "simplecache::memory://sets/one": "is",
+        "memory://sets": "lies in",
+        "memory:///sets/one/shards": "holds",
+        **dict.fromkeys(("memory://sets/one-more", "/sets/one", "file:///sets/one"), ""),
+    }
+    assert {other: place.relation(other) for other in expected} == expected
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "missing", "table"])
+def test_a_set_that_is_damaged_is_made_anew_when_that_is_asked_for(tmp_path, expected, damage):
+    path = tmp_path / "set"
+    made(plan(), path)
+    file = path / ("curated.json" if damage == "table" else "shards/00001.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.write_bytes(content if damage == "flipped" else content[:-50])
+    if damage == "missing":
+        file.unlink()
+    there = sorted(path.rglob("*"))
+    with pytest.raises(UserError, match=f"{file.name} .*; pass `overwrite` to make it anew$"):
+        made(plan(), path)
+    assert sorted(path.rglob("*")) == there
+    made(plan(), path, overwrite=True)
+    assert digests(path) == expected
+
+
 def test_nothing_that_can_be_used_is_told_and_nothing_is_left(tmp_path):
     with pytest.raises(NoUsableCrystal, match=r"none of its crystals .* c-0: it cannot be read"):
         made(plan(listed(2, {0: "unreadable", 1: "unreadable"})), tmp_path / "set")
@@ -248,7 +376,8 @@ def test_a_place_that_takes_no_files_is_told_before_the_work(tmp_path):
     assert not log.exists()
 
 
-def test_a_draft_that_was_cut_is_made_again(tmp_path, expected):
+@pytest.mark.parametrize("damage", ["cut", "flipped", "unchecked", "wrongly checked"])
+def test_a_draft_that_is_damaged_is_made_again(tmp_path, expected, damage):
     def stop(what):
         def show(done, total):
             if what == "duplicates" and not done:
@@ -259,7 +388,14 @@ def test_a_draft_that_was_cut_is_made_again(tmp_path, expected):
     with pytest.raises(KeyboardInterrupt):
         made(plan(), tmp_path / "set", progress=stop)
     draft = tmp_path / "set/drafts/00001.safetensors"
-    draft.write_bytes(draft.read_bytes()[:-5])
+    content = bytearray(draft.read_bytes())
+    if damage == "flipped":
+        content[-20] ^= 1  # in an array: the header is read anyway
+    draft.write_bytes(content[:-5] if damage == "cut" else content)
+    if damage == "unchecked":
+        draft.with_suffix(".json").unlink()
+    if damage == "wrongly checked":
+        draft.with_suffix(".json").write_text('{"bytes"')
     _, facts = made(plan(), tmp_path / "set")
     assert facts.n_found == 3 and digests(tmp_path / "set") == expected
 
@@ -295,6 +431,9 @@ def test_any_file_system_of_fsspec_takes_a_set(expected):
         curate(plan(), "memory://other", InProcess())
     with pytest.raises(UserError, match="unheard://set"):
         curate(plan(), "unheard://set", InProcess())
+    with engine_of("local", 2) as engine:
+        with pytest.raises(UserError, match="memory://sets/two is in the memory of .* `workers` 1"):
+            curate(plan(), "memory://sets/two", engine)
 
 
 def test_an_s3_store_takes_a_set(expected, monkeypatch, tmp_path):

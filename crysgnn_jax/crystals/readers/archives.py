@@ -139,6 +139,7 @@ class Archive(Catalogued):
 
     def __init__(self, path: Path, plain: Path, members: Iterator[Member]):
         self.name = str(path)
+        self.places = (str(path),)
         self._path = plain
         self._names = Texts()
         self._places = array("Q")

@@ -131,6 +131,7 @@ class CgcnnFolder(Catalogued):
         self._table = Table(text, str(path), is_there)
         self._folder = str(folder)
         self.name = str(folder)
+        self.places = (str(folder),)
         self.catalogue = self._table.catalogue
         ids = [self._table.ids[k] for k in range(len(self))]
         without = sum(name.endswith(".cif") for name in names.difference(f"{i}.cif" for i in ids))

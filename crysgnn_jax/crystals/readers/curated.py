@@ -80,6 +80,7 @@ class Curated:
 
     Attributes:
       curated: the set.
+      places: its path, see `sources.places_of`.
 
     Raises:
       UserError: as of `open_curated`.
@@ -90,6 +91,7 @@ class Curated:
     def __init__(self, path: str | os.PathLike):
         self.curated: CuratedSet = open_curated(path)
         self.name = self.curated.path
+        self.places = (self.curated.path,)
         self.label_names = self.curated.label_names
         self.tag_names = self.curated.tag_names
         self._first = np.cumsum([0, *(shard["crystals"] for shard in self.curated.shards)])

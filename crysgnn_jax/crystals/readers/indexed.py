@@ -166,6 +166,7 @@ class SpanSource(Catalogued):
       as_item: from number, id and content of an item to what ``decode`` takes.
       decode: module-level function from an item to a crystal.
       notes: what a user should know of the data as a whole.
+      places: see `sources.places_of`.
     """
 
     name: str
@@ -177,6 +178,7 @@ class SpanSource(Catalogued):
     as_item: Callable[[int, str, bytes], Any]
     decode: Callable[[Any], Crystal]
     notes: Sequence[str] = ()
+    places: tuple[str, ...] = ()
 
     def items(self, start: int, stop: int) -> list[Any]:
         """The items ``start … stop − 1``, of which the bytes are read now.
@@ -209,6 +211,7 @@ class Parts:
       parts: at least one.
       digest: hex digest of the content; of the parts' where it is not given.
       notes: what a user should know of the data as a whole.
+      places: see `sources.places_of`.
     """
 
     tag_names = ()
@@ -219,8 +222,10 @@ class Parts:
         parts: Sequence[Source],
         digest: str | None = None,
         notes: Sequence[str] = (),
+        places: tuple[str, ...] = (),
     ):
         self.name = name
+        self.places = places
         self.notes = notes
         self.decode = parts[0].decode
         self._parts = parts

@@ -117,6 +117,7 @@ def jarvis_json(path: Path, name: str | None = None) -> SpanSource:
         digest=digest.hexdigest(),
         as_item=_as_record,
         decode=decode,
+        places=(str(path),),
     )
 
 

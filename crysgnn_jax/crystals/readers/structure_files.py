@@ -168,7 +168,7 @@ def structure_files(path: Path) -> Source:
         of = "label is no number" if n == 1 else "labels are no numbers"
         notes.append(f"{n} {of} ({printable(label)} is NaN or infinite): taken as missing")
     notes = [*notes, *(note for part in parts for note in part.notes)]
-    return Parts(str(path), parts, digest.hexdigest(), notes)
+    return Parts(str(path), parts, digest.hexdigest(), notes, places=(str(path),))
 
 
 def single_structure(path: Path, id: str) -> Crystal:
