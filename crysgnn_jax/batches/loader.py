@@ -25,6 +25,12 @@ def _padded(values: np.ndarray, length: int, fill=0) -> np.ndarray:
     return out
 
 
+NodeColumn = np.ndarray | Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Of nodes: an array ``[all atoms of the store, d]``; or what makes of the row in the store of each
+node's crystal, ``[n_node]``, and of its element, ``[n_node]``, the column ``[n_node, d]``, float32,
+which spares a large store to look at every atom."""
+
+
 class Batcher:
     """Assembles padded batches from a store.
 
@@ -34,7 +40,7 @@ class Batcher:
       graphs: of the store, ``store.full`` or ``store.reduced``; the full ones where not given.
       label: ``[len(store)]`` targets in the property's own unit, NaN = missing; optional.
       label_weight: ``[len(store)]`` how much each target counts; 1 where not given.
-      node_columns: name → ``[all atoms of the store, d]``, further columns for ``nodes``.
+      node_columns: further columns for ``nodes``, by name.
       edge_columns: those of the graphs' ``edges`` that go to the batch.
 
     The lists that the budget names among its extra quantities go to the batch, see `Graphs.list`.
@@ -48,7 +54,7 @@ class Batcher:
         graphs: Graphs | None = None,
         label: np.ndarray | None = None,
         label_weight: np.ndarray | None = None,
-        node_columns: Mapping[str, np.ndarray] | None = None,
+        node_columns: Mapping[str, NodeColumn] | None = None,
         edge_columns: Sequence[str] = ("distances",),
     ):
         self.store = store
@@ -109,11 +115,14 @@ class Batcher:
             "labels": np.where(known, label, 0.0).astype(np.float32)[:, None],
             "label_mask": (known * self._label_weight[rows]).astype(np.float32)[:, None],
         }
+        species = graphs.species[node_rows].astype(np.int32)
         node_columns = {
-            "species": graphs.species[node_rows].astype(np.int32),
+            "species": species,
             "count": graphs.node_counts[node_rows].astype(np.float32),
             **{
                 name: graphs.of_nodes(rows, column[self.atoms(rows)])
+                if isinstance(column, np.ndarray)
+                else column(np.repeat(rows, n_node), species)
                 for name, column in self._node_columns.items()
             },
         }
@@ -173,7 +182,7 @@ def lay_out(
     *,
     label: np.ndarray | None = None,
     label_weight: np.ndarray | None = None,
-    node_columns: Mapping[str, np.ndarray] | None = None,
+    node_columns: Mapping[str, NodeColumn] | None = None,
     beside: tuple[np.ndarray, int] | None = None,
 ) -> tuple[Batcher, Budget]:
     """Batches for the crystals ``rows``, in a shape that suits what a network needs of them.

@@ -47,8 +47,9 @@ def parser() -> flags.Parser:
     out.add_argument(
         "--recipe",
         choices=("chemistry", "released"),
-        help="what is learned: chemistry (masked elements, hidden scale, hidden distances), or "
-        "released, as the network's authors did (default chemistry; for crysae released)",
+        help="what is learned: chemistry (masked elements, hidden scale, hidden distances, "
+        "oxidation states), or released, as the network's authors did (default chemistry; for "
+        "crysae released)",
     )
     out.add_argument(
         "--objectives",

@@ -224,7 +224,8 @@ def _require_apart(plan: Plan, place: Place) -> None:
     """
     for sources, part in ((plan.sources, "is made from"), (plan.exclude, "excludes")):
         for path in (path for source in sources for path in places_of(source)):
-            if relation := place.relation(path):
+            # A set within a folder of files that it is made from touches none of them.
+            if (relation := place.relation(path)) in ("is", "holds"):
                 raise UserError(
                     f"`output` {place.address} {relation} {path}, which the set {part}; name "
                     "another directory"

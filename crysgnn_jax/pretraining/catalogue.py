@@ -21,10 +21,15 @@ RELEASED = {
 }
 """Network → its objectives with their weights, as its authors trained it."""
 
-CHEMISTRY = {"hidden_scale": 1.0, "masked_elements": 1.0, "hidden_distances": 1.0}
+CHEMISTRY = {
+    "hidden_scale": 1.0,
+    "masked_elements": 1.0,
+    "hidden_distances": 1.0,
+    "oxidation_states": 1.0,
+}
 """Objectives that cannot be solved from an atom's own element and the pattern of its edges: what
-they teach is which surroundings and distances go with which elements. They disturb the input in
-this order."""
+they teach is which surroundings and distances go with which elements, and which elements make
+each other neutral. They disturb the input in this order."""
 
 RECIPES: dict[str, dict[str, float]] = {"chemistry": CHEMISTRY, **RELEASED, "none": {}}
 """Name → objectives with their weights."""

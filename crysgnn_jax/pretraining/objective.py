@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from crysgnn_jax.batches.loader import NodeColumn
 from crysgnn_jax.batches.views import Batch
 from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.objectives.loss import Loss
@@ -34,15 +35,14 @@ class Objective:
         """Name of the head's parameters."""
         return self.name
 
-    def columns(self, store: GraphStore) -> dict[str, np.ndarray]:
-        """What it reads of each atom beside the graph, computed once, before training.
+    def columns(self, store: GraphStore) -> Mapping[str, NodeColumn]:
+        """What it reads of each atom beside the graph, asked for once, before training.
 
         Args:
           store: the crystals.
 
         Returns:
-          Name → ``[all atoms of the store, d]`` float32, equal for equivalent atoms; in a batch
-          it is ``batch.graph.nodes[name]``.
+          By name, equal for equivalent atoms; in a batch it is ``batch.graph.nodes[name]``.
         """
         return {}
 

@@ -1,6 +1,7 @@
 """Which oxidation states make the crystal neutral, if any do (node and graph level)."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -8,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from crysgnn_jax.batches.loader import NodeColumn
 from crysgnn_jax.batches.views import Batch, Rows
-from crysgnn_jax.crystals.oxidation import CLASSES, oxidation_states
+from crysgnn_jax.crystals.oxidation import CLASSES, OxidationTable
 from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.models.layers import dense
 from crysgnn_jax.pretraining.objective import Objective, entropy
@@ -53,13 +55,9 @@ class OxidationStates(Objective):
 
     scale: float = 2.0
 
-    def columns(self, store: GraphStore) -> dict[str, np.ndarray]:
-        """``oxidation_states`` ``[all atoms, 2]`` float32: the state, and the class of the crystal,
-        by formula."""
-        out = np.empty((int(store.node_offsets[-1]), 2), np.float32)
-        for begin, end in zip(store.node_offsets[:-1].tolist(), store.node_offsets[1:].tolist()):
-            out[begin:end, 0], out[begin:end, 1] = oxidation_states(store.species[begin:end])
-        return {_COLUMN: out}
+    def columns(self, store: GraphStore) -> Mapping[str, NodeColumn]:
+        """``oxidation_states``: of each node its state, and the class of its crystal."""
+        return {_COLUMN: OxidationTable(store.reduced_formula)}
 
     def head(self, width: int) -> nn.Module:
         return OxidationHead(width)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from crysgnn_jax.batches.loader import Loader, lay_out
+from crysgnn_jax.batches.loader import Loader, NodeColumn, lay_out
 from crysgnn_jax.batches.splits import Split
 from crysgnn_jax.crystals.sources import Source, formulas_of
 from crysgnn_jax.errors import UserError
@@ -147,7 +147,7 @@ class PretrainingTask:
         needs = run.network.needs
         lists = dict.fromkeys([*needs.lists, *needed_lists(self.objectives)])
         needs = dataclasses.replace(needs, lists=tuple(lists))
-        columns: dict[str, np.ndarray] = {}
+        columns: dict[str, NodeColumn] = {}
         for objective, _ in self.objectives:
             columns |= objective.columns(store)
         if self.teacher_embeddings is not None:

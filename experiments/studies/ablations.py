@@ -50,6 +50,9 @@ VARIANTS = {
     "oxidation states for masked elements": Variant(
         ("--objectives", "oxidation_states=1", "masked_elements=0")
     ),
+    "these, and twice the hidden distances": Variant(
+        ("--objectives", "oxidation_states=1", "masked_elements=0", "hidden_distances=2")
+    ),
     "released objectives": Variant(("--recipe", "released")),
     "6k": Variant((), 6000),
     "80k": Variant((), 80_000),

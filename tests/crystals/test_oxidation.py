@@ -5,7 +5,7 @@ import pytest
 
 from crysgnn_jax.crystals.elements import SYMBOLS
 from crysgnn_jax.crystals.formula import Formula
-from crysgnn_jax.crystals.oxidation import CLASSES, balance, oxidation_states
+from crysgnn_jax.crystals.oxidation import CLASSES, OxidationTable, balance
 
 
 def of(formula):
@@ -51,6 +51,10 @@ def test_so_many_elements_that_there_are_too_many_choices_have_none():
     assert CLASSES[balance(numbers, (1,) * len(numbers)).kind] == "none"
 
 
-def test_atoms_have_the_states_of_their_elements_whatever_the_cell():
-    states, kind = oxidation_states(np.array([8, 26, 8, 26, 8] * 2))
-    assert states.tolist() == [-2, 3, -2, 3, -2] * 2 and CLASSES[kind] == "common"
+def test_atoms_have_the_states_of_their_elements():
+    table = OxidationTable(np.array(["Fe2O3", "Cl1Na1", "Al1Ni1", "Fe2O3", "Cl1Na1O3"]))
+    rows = np.array([3, 3, 0, 1, 1, 2, 2, 4, 4, 4])
+    species = np.array([8, 26, 8, 11, 17, 13, 28, 17, 11, 8])
+    states, kinds = table(rows, species).T
+    assert states.tolist() == [-2, 3, -2, 1, -1, 0, 0, 5, 1, -2]
+    assert [CLASSES[int(k)] for k in kinds] == 5 * ["common"] + 2 * ["none"] + 3 * ["common"]

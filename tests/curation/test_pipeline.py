@@ -212,7 +212,7 @@ def test_overwriting_that_was_killed_is_never_taken_for_something_else(
 
 
 def test_what_a_set_is_made_from_is_not_in_its_place(tmp_path):
-    one, inner = tmp_path / "one", tmp_path / "one" / "inner"
+    one = tmp_path / "one"
     made(plan(), one)
     before = digests(one)
     (link := tmp_path / "link").symlink_to(one)
@@ -227,7 +227,7 @@ def test_what_a_set_is_made_from_is_not_in_its_place(tmp_path):
     for number, bad in enumerate(plans):
         for path, relation in {
             **dict.fromkeys((one, link, f"file://{one}", f"{tmp_path}/none/../one/"), "is"),
-            **{inner: "lies in", link / "shards": "lies in", tmp_path: "holds"},
+            tmp_path: "holds",
         }.items():
             with pytest.raises(UserError, match=f"`output` .* {relation} .*(one|link), which the"):
                 made(bad, path, overwrite=True)

@@ -17,6 +17,7 @@ from crysgnn_jax.pretraining.objective import (
     pretraining_metrics,
     with_trivial_losses,
 )
+from crysgnn_jax.pretraining.oxidation_states import OxidationStates
 from crysgnn_jax.pretraining.registry import objectives_of
 from crysgnn_jax.pretraining.teacher import Teacher
 from toys import caesium_chloride, collection, one_batch, perovskite, rocksalt
@@ -38,7 +39,8 @@ def on_device(graph):
 
 @pytest.fixture(scope="module")
 def batch(store):
-    return Batch(on_device(one_batch(store, graphs=store.reduced, more=3)))
+    columns = OxidationStates().columns(store)
+    return Batch(on_device(one_batch(store, graphs=store.reduced, more=3, node_columns=columns)))
 
 
 def losses(objectives, module, variables, graph):
