@@ -9,7 +9,7 @@ from typing import Any, overload
 import flax.linen as nn
 
 from crysgnn_jax.batches.splits import make_split
-from crysgnn_jax.crystals.excluded import excluded
+from crysgnn_jax.crystals.excluded import excluded, formulas_excluded
 from crysgnn_jax.crystals.readers import read
 from crysgnn_jax.crystals.sources import Source, require_tag
 from crysgnn_jax.errors import UserError
@@ -175,7 +175,8 @@ def pretrain(
       follow: a teacher whose atom embeddings the network learns to tell, instead of the objectives,
         or beside them where ``recipe`` or ``objectives`` is given: a student's start.
       exclude: crystals, each as of `read`, whose reduced formulas are left out of ``data``: those
-        that students will be tested on; or a student's ``splits.json``, see `excluded`.
+        that students will be tested on; or a ``.json`` file of their ids, such as a student's
+        ``splits.json``, see `excluded`.
       model: settings of its module, such as ``{"width": 64}``.
       graphs: how to make the graphs.
       cache: as of `build_store`, and ``workers`` likewise.
@@ -207,9 +208,10 @@ def pretrain(
     found = without_labels(
         network, objectives, model, cutoff=featuriser.cutoff, released=recipe == "released"
     )
+    left_out = formulas_excluded([excluded(each, source) for each in exclude])
     store = build_store(source, featuriser, cache=cache, workers=workers)
     chosen = run.as_begun(Devices(devices), Path(workdir), anew=overwrite)
-    split = hold_out(rows_without(store, [excluded(x, source) for x in exclude]), training.seed)
+    split = hold_out(rows_without(store, left_out), training.seed)
     chosen.require(len(split.train))
     training = training.filled(found.network.recipe, len(split.train), len(chosen))
     following: dict[str, Any] = {}

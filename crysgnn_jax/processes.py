@@ -22,11 +22,11 @@ from typing import Any
 
 from crysgnn_jax import stopping
 from crysgnn_jax.errors import UserError
-from crysgnn_jax.runtime_lines import others_ended, own_lines
+from crysgnn_jax.runtime_lines import end_without_a_core, others_ended, own_lines
 
 PATIENCE = 30
 """Seconds after which a process that says nothing counts as ended: of a machine that is lost. Where
-the process alone ends, its sockets are closed, which the others notice at once."""
+the process alone ends, its sockets are closed, which the others mostly notice before."""
 
 _FOREVER = 30 * 24 * 3600 * 1000
 """Milliseconds that the others wait for the first: it may make graphs for hours. They wait in vain
@@ -172,6 +172,7 @@ def joined(
         return
     with own_lines():
         _connect(found)
+        end_without_a_core()
         stopping.abruptly()  # the runtime would wait for those that still run, or complain
         try:
             with _silent() if not is_first() else contextlib.nullcontext():

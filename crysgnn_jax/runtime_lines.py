@@ -9,8 +9,10 @@ This file is run by itself too, as that process: it imports nothing else of the 
 """
 
 import contextlib
+import ctypes
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -20,6 +22,9 @@ ENDED = (
     "has ended; what is finished is kept: start all processes again with the same command, without "
     "--overwrite, and they go on"
 )
+
+ABORTED = int(signal.SIGABRT)
+"""Exit code of a process that the runtime ends."""
 
 _LOG = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d")
 _FATAL = re.compile(r"[EF]\d{4} \d\d:\d\d:\d\d")
@@ -69,6 +74,18 @@ def passed_on(lines: Iterable[str]) -> Iterator[str]:
             yield line
     if ended and not told:
         yield f"error: {others_ended(which)}"
+
+
+def end_without_a_core() -> None:
+    """From now on, where C++ code aborts, this process ends with exit code `ABORTED`: its shell
+    does not say "Aborted", and no core is written. What was wrong has been printed by then."""
+    if sys.platform == "win32":
+        return
+    own = ctypes.CDLL(None)
+    own.signal.argtypes, own.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+    # A handler is called with the number of its signal. One of Python's would not run: the
+    # interpreter is not asked while C++ code ends the process.
+    own.signal(ABORTED, ctypes.cast(own._exit, ctypes.c_void_p))
 
 
 @contextlib.contextmanager

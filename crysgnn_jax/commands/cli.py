@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import locale
+import logging
 import os
 import platform
 import re
@@ -20,7 +21,7 @@ from typing import IO, Any, NoReturn, Protocol
 from crysgnn_jax import processes, stopping
 from crysgnn_jax.cache import default_cache_dir, make_cache_dir
 from crysgnn_jax.commands.flags import Parser
-from crysgnn_jax.errors import UserError
+from crysgnn_jax.errors import UserError, printable
 from crysgnn_jax.files import draft_of, of_the_disk, whole, writing, written
 from crysgnn_jax.members import import_module
 
@@ -79,7 +80,33 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> None:
         args = parser.parse_args(arguments)
         # Not before the flags are known to be good: it makes the process start later.
         set_up_process()
-        _execute(command, parser, args)
+        with warnings_as_lines():
+            _execute(command, parser, args)
+
+
+class _Lines(logging.Handler):
+    """Prints warnings as a command says them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # What standard error is now: above a bar that is being drawn, or nowhere, in a process
+        # that is not to speak.
+        print(f"warning: {printable(record.getMessage())}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Within, what this package warns of is a line on standard error, ``warning: …``, whatever
+    libraries have made of logging."""
+    log = logging.getLogger("crysgnn_jax")
+    handler = _Lines(logging.WARNING)
+    before = log.propagate
+    log.addHandler(handler)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = before
 
 
 def set_up_process() -> None:

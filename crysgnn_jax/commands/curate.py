@@ -7,20 +7,15 @@ crysgnn curate crystals_800k/ --output s3://bucket/set --engine ray
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
 
 from crysgnn_jax.commands import cli, flags
 from crysgnn_jax.curation.engine import ENGINES
-from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.settings import (
     CRYSTALS_A_SHARD,
     MAX_ATOMS,
     TOLERANCE,
     FeaturiserSettings,
 )
-
-if TYPE_CHECKING:
-    from crysgnn_jax.crystals.sources import Source
 
 
 def parser() -> flags.Parser:
@@ -60,9 +55,9 @@ def parser() -> flags.Parser:
         action="append",
         default=[],
         metavar="SOURCE",
-        help="crystals that students will be tested on, or a student's SPLITS.json, which stands "
-        "for its test crystals: the set has neither them nor what repeats them; may be repeated "
-        "(default: none)",
+        help="crystals that students will be tested on, or a .json of their ids, such as a "
+        "student's SPLITS.json, which stands for its test crystals: the set has neither them nor "
+        "what repeats them; may be repeated (default: none)",
     )
     group.add_argument(
         "--max-atoms",
@@ -108,6 +103,7 @@ def parser() -> flags.Parser:
 def execute(args: argparse.Namespace) -> None:
     """Do what the flags say."""
     from crysgnn_jax.commands import data
+    from crysgnn_jax.crystals.excluded import excluded
     from crysgnn_jax.crystals.readers import read
     from crysgnn_jax.curation.engine import engine_of
     from crysgnn_jax.curation.pipeline import Plan, curate
@@ -119,7 +115,7 @@ def execute(args: argparse.Namespace) -> None:
     sources = data.sources_of(args)
     plan = Plan(
         sources,
-        exclude=[_excluded(name, read(sources)) for name in args.exclude],
+        exclude=[excluded(name, read(sources)) for name in args.exclude],
         settings=FeaturiserSettings(**flags.given(args, FeaturiserSettings)),
         max_atoms=args.max_atoms,
         tolerance=args.tolerance,
@@ -147,13 +143,3 @@ def execute(args: argparse.Namespace) -> None:
         f"{args.output}: {counted(len(found.shards), 'shard')}, {size / len(found):.0f} bytes a "
         "crystal; report.json and report.png say more"
     )
-
-
-def _excluded(name: str, whole: "Source") -> "Source":
-    """The crystals behind an ``--exclude``."""
-    from crysgnn_jax.crystals.excluded import excluded
-
-    try:
-        return excluded(name, whole)
-    except UserError as error:
-        raise UserError(str(error).replace("`data`", "`exclude`")) from None

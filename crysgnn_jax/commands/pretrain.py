@@ -78,9 +78,9 @@ def parser() -> flags.Parser:
         action="append",
         default=[],
         metavar="NAME|PATH",
-        help="crystals that students will be tested on, or a student's SPLITS.json: what has the "
-        "reduced formula of any of them, or of the split's test crystals, is left out of --data; "
-        "may be repeated (default: none)",
+        help="crystals that students will be tested on, or a .json of their ids, such as a "
+        "student's SPLITS.json: what has the reduced formula of any of them, or of the split's "
+        "test crystals, is left out of --data; may be repeated (default: none)",
     )
     group = flags.add_run_flags(out, "runs/teacher; for others runs/NETWORK")
     flags.add_config_flag(group)
@@ -122,7 +122,7 @@ def parser() -> flags.Parser:
 def execute(args: argparse.Namespace) -> None:
     """Do what the flags say."""
     from crysgnn_jax.commands import data, students
-    from crysgnn_jax.crystals.excluded import excluded
+    from crysgnn_jax.crystals.excluded import excluded, formulas_excluded
     from crysgnn_jax.crystals.readers import read
     from crysgnn_jax.graphs.settings import FeaturiserSettings
     from crysgnn_jax.pretraining.objective import Weighted
@@ -170,13 +170,13 @@ def execute(args: argparse.Namespace) -> None:
     names = args.data or ["bundled"]
     whole = read(names)
     source = data.limited(whole, args.limit)
-    left_out = [excluded(name, whole) for name in args.exclude]
+    left_out = formulas_excluded([excluded(name, whole) for name in args.exclude])
     path = args.workdir or Path(WORKDIRS.get(args.network, f"runs/{args.network}"))
     devices = as_begun(Devices(args.devices), path, anew=args.overwrite)
     build = data.Graphs(args, path)
     store = build(source, featuriser)
     rows = rows_without(store, left_out)
-    if left_out:
+    if args.exclude:
         print(f"{len(store) - len(rows)} crystals left out by formula", file=sys.stderr)
     split = hold_out(rows, args.seed)
     devices.require(len(split.train))

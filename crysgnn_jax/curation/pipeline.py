@@ -25,6 +25,7 @@ import numpy as np
 from crysgnn_jax import stopping
 from crysgnn_jax.cache import Lock
 from crysgnn_jax.checksums import VERIFIED, checksums
+from crysgnn_jax.crystals.excluded import require_usable
 from crysgnn_jax.crystals.sources import Combined, Source, notes_of, places_of
 from crysgnn_jax.curated import CURATED, CuratedSet, open_curated, write_curated
 from crysgnn_jax.curation.compared import (
@@ -41,6 +42,7 @@ from crysgnn_jax.curation.work import (
     Made,
     Making,
     Piece,
+    about_of,
     make_draft,
     make_shard,
     sums_of,
@@ -154,6 +156,8 @@ class Facts:
       worker_seconds: step → seconds of all workers, those of earlier tries included.
       n_drafts: units in all.
       n_found: of them, those that an earlier try had made.
+      not_excluded: ``(id, reason, source)`` of those that were to be excluded and cannot be used;
+        sources are names.
     """
 
     name: str
@@ -171,6 +175,7 @@ class Facts:
     worker_seconds: dict[str, float]
     n_drafts: int
     n_found: int
+    not_excluded: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)
 
 
 def curate(
@@ -402,6 +407,7 @@ class _Curation:
         self._progress = progress
         self._units = _Units(plan.sources, plan.crystals_a_shard)
         self._excluded = _Units(plan.exclude, plan.crystals_a_shard) if plan.exclude else None
+        self._not_excluded: list[tuple[str, str, str]] = []
         self._seconds: dict[str, float] = {}
         self._worker_seconds = {"write": 0.0}
         self._clock = time.perf_counter()
@@ -413,6 +419,7 @@ class _Curation:
         excluded: list[str] = []
         if self._excluded is not None:
             excluded, _ = self._drafts(self._excluded, "exclude-")
+            self._require_usable(self._excluded.names, excluded)
         drafts, n_found = self._drafts(self._units, "")
         self._lap("graphs")
         with tempfile.TemporaryDirectory(prefix="crysgnn-") as folder:
@@ -495,6 +502,29 @@ class _Curation:
             spans = lost_of(parts)
         # Not those whose process was ended by something else.
         return sorted(start for start, _ in lost_of(spans))
+
+    def _require_usable(self, names: Sequence[str], drafts: Sequence[str]) -> None:
+        """Find out which of the crystals that are to be excluded cannot be used.
+
+        Args:
+          names: of the sources that are to be excluded.
+          drafts: paths of their drafts.
+
+        Raises:
+          UserError: of one of the sources there is none that can be used.
+        """
+        self._place.refresh()
+        abouts = [about_of(path) for path in drafts]
+        read = np.sum([about["read"] for about in abouts], axis=0).tolist()
+        skipped = [entry for about in abouts for entry in about["skipped"]]
+        for number, name in enumerate(names):
+            unusable = [(id, why) for id, why, source in skipped if source == number]
+            try:
+                require_usable(name, read[number], unusable)
+            except UserError:
+                self._place.remove_files(DRAFTS, _OF_DRAFTS)
+                raise
+            self._not_excluded += [(id, why, name) for id, why in unusable]
 
     def _compare(self, compared: Compared) -> None:
         """Find out which crystals repeat which."""
@@ -593,6 +623,7 @@ class _Curation:
             worker_seconds=self._worker_seconds,
             n_drafts=len(abouts),
             n_found=n_found,
+            not_excluded=self._not_excluded,
         )
 
     def _repetitions(self, compared: Compared, outcome: int) -> list[tuple[str, str, str, str]]:

@@ -211,6 +211,17 @@ def make_shard(draft: str, keep: np.ndarray, path: str) -> Made:
     return Made(entry, tags, facts_of(columns))
 
 
+def about_of(draft: str) -> dict[str, Any]:
+    """What became of the items of a draft: how many were ``read`` of each source, and the
+    ``skipped`` among them, as of `make_draft`.
+
+    Raises:
+      UserError: the draft is missing or damaged.
+    """
+    with _opened(draft) as shard:
+        return shard.about
+
+
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[Shard]:
     """A shard; a remote one is fetched for as long as it is looked at."""

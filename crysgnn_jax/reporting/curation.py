@@ -43,8 +43,11 @@ def report_files(facts: Facts, about: Mapping[str, Any]) -> dict[str, bytes]:
     files = {
         "report.json": json.dumps({**as_json(facts), **about}, indent=1, ensure_ascii=False) + "\n",
         "skipped.csv": _csv(
-            ("id", "reason", "source"),
-            ((id, reason, names[source]) for id, reason, source in facts.skipped),
+            ("id", "reason", "source", "to_be_excluded"),
+            [
+                *((id, reason, names[source], "") for id, reason, source in facts.skipped),
+                *((id, reason, source, "yes") for id, reason, source in facts.not_excluded),
+            ],
         ),
         "duplicates.csv": _csv(("id", "source", "duplicate_of", "its_source"), facts.duplicates),
     }
@@ -67,6 +70,10 @@ def as_json(facts: Facts) -> dict[str, Any]:
         "skipped_by_reason": dict(by_reason([(id, why) for id, why, _ in facts.skipped])),
         "notes_by_reason": dict(by_reason(facts.notes)),
         "excluded": len(facts.excluded),
+        "to_be_excluded_and_skipped": len(facts.not_excluded),
+        "to_be_excluded_and_skipped_by_reason": dict(
+            by_reason([(id, why) for id, why, _ in facts.not_excluded])
+        ),
         "duplicates": len(facts.duplicates),
         "duplicates_by_sources": [
             {"source": source, "of": other, "crystals": n}

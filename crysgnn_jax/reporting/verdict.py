@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crysgnn_jax.reporting.tables import number
+from crysgnn_jax.training.memory import Seen
 
 FEWEST_TESTED = 10
 """Test crystals below which an error says little of other crystals: with 9, the mean of the
@@ -83,9 +84,8 @@ def _warnings_of_property(result: Mapping[str, Any]) -> list[str]:
         )
     if seen := result.get("teacher_has_seen"):
         found.append(
-            f"What it learned from has seen {seen['by_formula']:,} of the test crystals, or others "
-            "of their formula: its error on new crystals is larger. Keep them out of "
-            "pre-training, or test on others."
+            f"{Seen(**seen).counted('What it learned from')}: its error on new crystals is larger. "
+            "Keep them out of pre-training, or test on others."
         )
     if n_test < FEWEST_TESTED:
         found.append(

@@ -47,17 +47,22 @@ class Seen(NamedTuple):
     by_formula: int
     by_structure: int | None
 
+    def counted(self, whose: str) -> str:
+        """How many."""
+        of_all = f"of the {self.n:,} test crystals"
+        if self.by_structure is None:
+            return f"{whose} has seen {self.by_formula:,} {of_all}, by formula"
+        others = self.by_formula - self.by_structure
+        return (
+            f"{whose} has seen {self.by_structure:,} {of_all}, and {others:,} "
+            f"other{'s' if others != 1 else ''} of the same formula"
+        )
+
     def in_words(self, whose: str) -> str:
         """A warning: how many, and what to do."""
-        said = (
-            f"{whose} has seen {self.by_formula:,} of the {self.n:,} test crystals, by formula"
-            if self.by_structure is None
-            else f"{whose} has seen {self.by_structure:,} of the {self.n:,} test crystals, and "
-            f"{self.by_formula - self.by_structure:,} others of the same formula"
-        )
         return (
-            f"{said}: errors on what it knows are too small; keep them out with pretrain "
-            "--exclude, or test on others"
+            f"{self.counted(whose)}: errors on what it knows are too small; keep them out with "
+            "pretrain --exclude, or test on others"
         )
 
 

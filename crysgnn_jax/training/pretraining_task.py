@@ -1,7 +1,7 @@
 """Learning without labels."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -9,7 +9,6 @@ import numpy as np
 
 from crysgnn_jax.batches.loader import Loader, NodeColumn, lay_out
 from crysgnn_jax.batches.splits import Split
-from crysgnn_jax.crystals.sources import Source, formulas_of
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.members import code_of, is_own
@@ -51,16 +50,15 @@ def hold_out(rows: np.ndarray | int, seed: int) -> Split:
     return Split(np.sort(order[n_validation:]), np.sort(order[:n_validation]), order[:0])
 
 
-def rows_without(store: GraphStore, excluded: Sequence[Source]) -> np.ndarray:
-    """Rows of a store whose reduced formula occurs in none of the ``excluded`` crystals.
+def rows_without(store: GraphStore, formulas: Collection[str]) -> np.ndarray:
+    """Rows of a store whose reduced formula is none of some.
 
     So that a teacher has not seen what its students are tested on: the same compound would be
-    there under another id, or as another polymorph. Crystals that cannot be read have no formula.
-    What a user may name is read by `crystals.excluded.excluded`.
+    there under another id, or as another polymorph. What a user may name is read by
+    `crystals.excluded`.
     """
-    if not excluded:
+    if not formulas:
         return np.arange(len(store))
-    formulas = {formula for source in excluded for formula in formulas_of(source)}
     return np.flatnonzero([formula not in formulas for formula in store.reduced_formula.tolist()])
 
 

@@ -3,6 +3,8 @@
 import dataclasses
 import errno
 import importlib
+import io
+import logging
 import os
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from ase.build import bulk
 from ase.io import write
 
 from crysgnn_jax.__main__ import COMMANDS, overview
+from crysgnn_jax.bars import Bar
 from crysgnn_jax.commands import cli, compare, distill, predict, pretrain
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.settings import FeaturiserSettings
@@ -119,6 +122,42 @@ def test_messages_name_the_flags_of_the_command():
     assert said == "--data x.cif: no such file"
     args = predict.parser().parse_args(["--model", "m", "a.cif", "--data", "b.cif"])
     assert [*args.sources, *args.data] == ["a.cif", "b.cif"]
+
+
+@pytest.mark.parametrize("on_a_terminal", [False, True])
+def test_what_the_library_warns_of_is_a_line_of_the_command(monkeypatch, on_a_terminal):
+    stream = io.StringIO()
+    stream.isatty = lambda: on_a_terminal
+    monkeypatch.setattr(sys, "stderr", stream)
+    raw = logging.StreamHandler(stream)  # as some libraries put one there
+    raw.setFormatter(logging.Formatter(logging.BASIC_FORMAT))
+    logging.getLogger().addHandler(raw)
+    try:
+        with cli.warnings_as_lines():
+            bar = Bar("crystals", 3, "crystals", stream) if on_a_terminal else None
+            logging.getLogger("crysgnn_jax.training.lesson").warning("seen %d of %d", 1, 94)
+            logging.getLogger("crysgnn_jax.training.lesson").info("nothing")
+            if bar is not None:
+                bar.close()
+        logging.getLogger("crysgnn_jax").warning("as before")
+    finally:
+        logging.getLogger().removeHandler(raw)
+    said = stream.getvalue()
+    assert "warning: seen 1 of 94\n" in said
+    assert said.count("seen 1 of 94") == 1 and "nothing" not in said
+    assert said.endswith("WARNING:crysgnn_jax:as before\n")
+
+
+def test_a_command_says_what_could_not_be_excluded_as_a_warning(tmp_path):
+    write(tmp_path / "Cu.cif", bulk("Cu"))
+    (tmp_path / "out").mkdir()
+    write(tmp_path / "out" / "Al.cif", bulk("Al"))
+    (tmp_path / "out" / "bad.cif").write_text("data_bad\n")
+    words = (tmp_path / "Cu.cif", "--exclude", tmp_path / "out", "--output", tmp_path / "set")
+    done = crysgnn("curate", *map(str, words), "--workers", "1")
+    assert done.returncode == 0
+    (said,) = [line for line in done.stderr.splitlines() if "cannot be used" in line]
+    assert said.startswith("warning: 1 of the 2 crystals of ") and "(bad: bad.cif " in said
 
 
 def test_the_kind_of_network_has_its_old_flag_too():

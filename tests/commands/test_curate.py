@@ -75,6 +75,28 @@ def test_what_is_excluded_stays_out_and_is_listed(folders, capsys):
     assert "one     2     0        1         0           1" in capsys.readouterr().out
 
 
+def test_what_was_to_be_excluded_and_cannot_be_used_is_told_and_listed(folders, caplog):
+    cli.call(curate, ["one", "--exclude", "two", "--output", "set", "--workers", "1"])
+    (line,) = caplog.messages
+    assert line.startswith("1 of the 3 crystals of two that are to be excluded cannot be used")
+    listed = rows("set/skipped.csv")
+    assert listed[0] == ["id", "reason", "source", "to_be_excluded"]
+    assert [(row[0], *row[2:]) for row in listed[1:]] == [("broken", "two", "yes")]
+    told = json.loads(Path("set/report.json").read_text())
+    assert (told["skipped"], told["to_be_excluded_and_skipped"]) == (0, 1)
+    assert sum(told["to_be_excluded_and_skipped_by_reason"].values()) == 1
+
+
+@pytest.mark.parametrize("name", ["two/broken.cif", "other.json"])
+def test_where_nothing_of_what_is_to_be_excluded_can_be_used_there_is_no_set(folders, name):
+    Path("other.json").write_text('{"a": 1}')
+    words = ["one", "--output", "set", "--workers", "1"]
+    with pytest.raises(UserError, match=f"--exclude {name}: nothing in it can be used"):
+        cli.call(curate, [*words, "--exclude", "two", "--exclude", name])
+    cli.call(curate, words)
+    assert len(read("set")) == 2
+
+
 def test_a_split_stands_for_its_test_crystals(folders):
     Path("splits.json").write_text('{"train": ["Cu"], "validation": [], "test": ["Al"]}')
     words = ["one", "--exclude", "splits.json", "--output", "set", "--workers", "1"]

@@ -195,6 +195,15 @@ def test_molecules_and_garbage_are_named(tmp_path):
     assert all("\n" not in reason for reason in reasons.values())
 
 
+@pytest.mark.parametrize("text", ['{"a": 1}', '{"a": {}}', '{"1": {"x": 1}, "2": {"x": 2}}'])
+def test_another_json_is_answered_by_what_a_json_may_be(tmp_path, text):
+    (tmp_path / "x.json").write_text(text)
+    source = open_source(tmp_path / "x.json")
+    reason = r"a .json may hold JARVIS records .*OPTIMADE.*pymatgen.*ASE's$"
+    with pytest.raises(InvalidCrystal, match=reason):
+        source.decode(source.items(0, 1)[0])
+
+
 def test_same_name_twice(tmp_path):
     write(tmp_path / "a.cif", atoms_of(rocksalt()))
     write(tmp_path / "a.vasp", atoms_of(rocksalt()), format="vasp")

@@ -89,7 +89,9 @@ def test_files_hold_all_and_the_picture_can_be_drawn_of_many_sources():
         "report.json", "report.png", "skipped.csv", "duplicates.csv", "excluded.csv",
     }  # fmt: skip
     assert json.loads(files["report.json"])["command"] == "crysgnn curate"
-    assert files["skipped.csv"].decode().splitlines()[1] == "bad-0,it has 0 atoms too many,source 0"
+    assert (
+        files["skipped.csv"].decode().splitlines()[1] == "bad-0,it has 0 atoms too many,source 0,"
+    )
     assert len(files["duplicates.csv"].splitlines()) == 23
     assert files["excluded.csv"].decode().splitlines()[1] == "x,source 0,y,test"
     height, width, _ = imread(io.BytesIO(files["report.png"])).shape

@@ -35,6 +35,16 @@ def test_a_run_that_loses_to_the_mean_is_warned_of():
     assert warning.startswith("It is no better than the mean of its 1,200 training crystals")
 
 
+def test_what_was_seen_before_is_told_by_structure_and_by_formula():
+    seen = {"n": 94, "by_formula": 3, "by_structure": 2}
+    assert verdict({**GOOD, "teacher_has_seen": seen}, [])[1] == (
+        "What it learned from has seen 2 of the 94 test crystals, and 1 other of the same formula: "
+        "its error on new crystals is larger. Keep them out of pre-training, or test on others."
+    )
+    (_, warning) = verdict({**GOOD, "teacher_has_seen": {**seen, "by_structure": None}}, [])
+    assert "has seen 3 of the 94 test crystals, by formula: its error" in warning
+
+
 def test_few_test_crystals_are_warned_of():
     assert "of 9 test crystals, which is too few" in verdict({**GOOD, "n_test": 9}, [])[1]
     assert "of 1 test crystal, which" in verdict({**GOOD, "n_test": 1}, [])[1]

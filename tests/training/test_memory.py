@@ -107,7 +107,10 @@ def test_a_student_that_is_tested_on_what_its_teacher_has_seen_is_told(here, cap
     assert len(said) == 1
     assert said[0].startswith(f"the teacher has seen {n} of the {n} test crystals, and 0 others")
     assert "pretrain --exclude" in said[0]
-    assert f"has seen {n} of the test crystals" in " ".join(verdict(result, []))
+    assert (
+        f"has seen {n} of the {n} test crystals, and 0 others of the same formula: its"
+        in " ".join(verdict(result, []))
+    )
 
 
 def test_one_who_starts_from_what_has_seen_them_is_told_too(here, caplog):

@@ -17,7 +17,7 @@ from crysgnn_jax import processes
 from crysgnn_jax.commands import distill, pretrain
 from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.errors import UserError
-from crysgnn_jax.runtime_lines import passed_on
+from crysgnn_jax.runtime_lines import ABORTED, end_without_a_core, passed_on
 from crysgnn_jax.training.checkpoints import restore_best
 from toy_runs import run
 from toys import collection
@@ -128,6 +128,12 @@ def test_two_processes_of_two_devices_are_one_of_four(here, of_two):
     assert not [x for text in printed[0] for x in text.splitlines() if "peer ranks" in x]
 
 
+def test_what_the_runtime_aborts_leaves_no_core():
+    code = f"import os; from {end_without_a_core.__module__} import *; end_without_a_core()"
+    words = [sys.executable, "-c", f"{code}; os.abort()"]
+    assert subprocess.run(words).returncode == ABORTED
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [1, 0])
 def test_a_killed_process_ends_the_other_and_both_go_on(here, of_two, killed):
@@ -141,7 +147,7 @@ def test_a_killed_process_ends_the_other_and_both_go_on(here, of_two, killed):
     before = time.monotonic()
     codes, printed = _end(started, MINUTE)
     assert time.monotonic() - before < MINUTE
-    assert codes[killed] == -signal.SIGKILL and codes[1 - killed] not in (0, None)
+    assert codes[killed] == -signal.SIGKILL and codes[1 - killed] in (2, ABORTED)
     lines = printed[1 - killed][1].splitlines()
     assert [x for x in lines if "of this run has ended; what is finished is kept" in x] == lines[
         -1:

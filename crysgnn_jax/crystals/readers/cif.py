@@ -325,7 +325,7 @@ class _Block:
         coords = np.array([[gemmi.cif.as_number(text) for text in texts] for texts in axes]).T
         bad = np.flatnonzero(~np.isfinite(coords).all(axis=1))
         if len(bad):
-            texts = ", ".join(texts[bad[0]] for texts in axes)
+            texts = ", ".join(_shown(texts[bad[0]]) for texts in axes)
             raise ValueError(
                 f"site {labels[bad[0]] or kept[bad[0]] + 1}: a coordinate is not a finite number "
                 f"({texts})"
@@ -499,6 +499,11 @@ class _Block:
         if _is_substitution(stated, found):
             return "", message
         return f"it {message}: atoms or operations are missing, or the formula is wrong", ""
+
+
+def _shown(text: str) -> str:
+    """A coordinate as it stands in the file; in quotes where it is no number."""
+    return text if np.isfinite(gemmi.cif.as_number(text)) else repr(text)
 
 
 def _occupancy(text: str) -> float:

@@ -48,6 +48,13 @@ SUFFIXES = CIF | SINGLE | XYZ_FILES | DATABASES | {".traj"}
 """What is taken from a folder; a ``.json`` there can be anything."""
 
 
+_JSON = (
+    "holds no crystals: a .json may hold JARVIS records (jid and atoms), an OPTIMADE response, "
+    "structures of pymatgen, or a database of ASE's"
+)
+"""Why a file of another JSON cannot be read."""
+
+
 class StructureFile(NamedTuple):
     """A file with one crystal, or one block of a CIF file with several."""
 
@@ -258,6 +265,8 @@ def _read_ase(path: Path, id: str, seconds: float) -> list[Any]:
                 found = list(ase.io.iread(str(path), ":"))
     except Exception as error:  # each of ASE's readers fails in its own way
         reason = f"cannot be read by ASE: {one_line(error)}"
+        if isinstance(error, (ase.io.formats.UnknownFileTypeError, AssertionError, KeyError)):
+            reason = _JSON if path.suffix.lower() == ".json" else reason
         if "Could not determine chemical symbols" in str(error):
             reason = (
                 "has no chemical symbols; write them in a line before the numbers of atoms, as "
