@@ -27,7 +27,7 @@ CLASSES = ("common", "one rarer", "several rarer", "none")
 one, or not at all."""
 
 _MOST_CHOICES = 500_000
-"""Choices of states that are looked through, a few MB; formulas with more take common ones."""
+"""Choices of states that are looked through, some 50 MB; formulas with more have none."""
 
 
 _STRIDE = MAX_ATOMIC_NUMBER + 1
@@ -70,7 +70,6 @@ def _elements() -> dict[int, _Element]:
     return found
 
 
-@functools.lru_cache(maxsize=500_000)
 def balance(numbers: Sequence[int], counts: Sequence[int]) -> Balance:
     """The states that make a formula neutral, with as few rarer ones as can be.
 
@@ -78,8 +77,8 @@ def balance(numbers: Sequence[int], counts: Sequence[int]) -> Balance:
     the smallest states. An element has one state: of mixed valence nothing is known.
 
     Args:
-      numbers: a tuple of the elements' atomic numbers.
-      counts: a tuple of how many atoms there are of each.
+      numbers: of the elements.
+      counts: how many atoms there are of each.
 
     Example:
       >>> balance((8, 26), (3, 2))
