@@ -225,7 +225,7 @@ def curate(
 def _require_apart(plan: Plan, place: Place) -> None:
     """
     Raises:
-      UserError: what the set is made from is in its place, or the other way round.
+      UserError: what the set is made from is in its place.
     """
     for sources, part in ((plan.sources, "is made from"), (plan.exclude, "excludes")):
         for path in (path for source in sources for path in places_of(source)):

@@ -248,7 +248,7 @@ class _Block:
         if problem:
             raise ValueError(problem)
         self.notes += [note] if note else []
-        lattice = np.array(cell.orth.mat.tolist()).T
+        lattice = _axes(cell).lattice
         notes = tuple(f"{self.file}: {note}" for note in self.notes)
         return Crystal(id, atoms.species, atoms.coords, lattice, labels, notes=notes)
 
@@ -673,7 +673,7 @@ def _same_crystal(one: Atoms, other: Atoms, cell: gemmi.UnitCell) -> bool:
     """Whether two sets of atoms have the same distances: a shift or a mirror apart."""
     if Counter(one.species.tolist()) != Counter(other.species.tolist()) or len(one.species) > 500:
         return False
-    lattice = np.array(cell.orth.mat.tolist()).T
+    lattice = _axes(cell).lattice
 
     def distances(atoms: Atoms) -> np.ndarray:
         difference = atoms.coords[:, None] - atoms.coords[None]
