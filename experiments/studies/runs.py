@@ -12,15 +12,12 @@ import numpy as np
 from crysgnn_jax.commands import cli
 from crysgnn_jax.training.workdir import CONFIG, environment, read_json
 
-EPOCHS = {100: 300, 300: 300, 1000: 150, 3000: 80, 4000: 80, 10000: 40}
+EPOCHS = {100: 300, 300: 300, 1000: 150, 3000: 80, 4000: 80, 10000: 90}
 """Training crystals → passes over them; each run is trained to its end, without early stopping."""
 
 
 def epochs_for(n_train: int) -> int:
-    """Passes over so many training crystals: of the next smaller number in `EPOCHS`; 30 where
-    there are more."""
-    if n_train > max(EPOCHS):
-        return 30
+    """Passes over so many training crystals: of the next smaller number in `EPOCHS`."""
     return EPOCHS[max(n for n in (*EPOCHS, 0) if n <= max(n_train, 100))]
 
 
