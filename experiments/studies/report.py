@@ -1,6 +1,10 @@
-"""Write the table and the figure of `results/README.md` from ``results/gain.json``.
+"""Write the tables of gains in `README.md` and `results/README.md`, and the figure.
+
+All of it comes from the records in ``results/``:
 
 python -m experiments.studies.report
+
+A table lies between the comment ``<!-- table: NAME, … -->`` and ``<!-- end of the table -->``.
 """
 
 import json
@@ -9,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-RESULTS = Path(__file__).resolve().parents[2] / "results"
-BEGIN, END = "<!-- table: python -m experiments.studies.report -->", "<!-- end of the table -->"
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "results"
+END = "<!-- end of the table -->"
 
 TITLES = {
     "formation_energy_per_atom": "formation energy, eV/atom",
@@ -26,6 +31,11 @@ TITLES = {
     "log10_bulk_modulus": "log₁₀ bulk modulus, GPa",
     "log10_shear_modulus": "log₁₀ shear modulus, GPa",
 }
+SHOWN = {"cgcnn": "CGCNN", "crysxpp": "CrysXPP", "gatgnn": "GATGNN", "alignn": "ALIGNN"}
+PUBLISHED = {"cgcnn": 16, "crysxpp": 12, "gatgnn": 8, "alignn": 4}
+"""Mean gain of a student over the paper's properties, % (Das et al. 2023)."""
+
+TWINS = ("vanilla", "distilled")
 SOURCES = {"mp": "Materials Project", "jarvis_1k": "JARVIS-DFT"}
 
 
@@ -35,7 +45,12 @@ def parts(name: str) -> tuple[str, str, str]:
     return student, SOURCES[source], TITLES[property]
 
 
-def table(cells: dict[str, Any]) -> str:
+def interval(low: float, high: float) -> str:
+    """``low … high``, with a minus sign that is as wide as a digit."""
+    return f"{low:.1f} … {high:.1f}".replace("-", "−")
+
+
+def every_cell(cells: dict[str, Any]) -> str:
     """Markdown, a row a cell."""
     lines = [
         "| student | data | property | labels | vanilla | distilled | gain, % | 95 % interval |",
@@ -43,16 +58,80 @@ def table(cells: dict[str, Any]) -> str:
     ]
     for name, cell in cells.items():
         student, source, property = parts(name)
-        errors = [
-            f"{np.mean(cell[x]):.4g} ± {np.std(cell[x], ddof=1):.2g}"
-            for x in ("vanilla", "distilled")
-        ]
-        low, high = cell["gain_interval"]
+        errors = [f"{np.mean(cell[x]):.4g} ± {np.std(cell[x], ddof=1):.2g}" for x in TWINS]
+        gain = f"{cell['gain']:.1f}".replace("-", "−")
         lines.append(
             f"| {student} | {source} | {property} | {cell['n_train']} | {' | '.join(errors)} | "
-            f"{cell['gain']:.1f} | {low:.1f} … {high:.1f} |".replace("| -", "| −")
+            f"{gain} | {interval(*cell['gain_interval'])} |"
         )
     return "\n".join(lines)
+
+
+def by_student(cells: dict[str, Any]) -> str:
+    """Markdown, a row a student: how many of its cells gain, and how much on average."""
+    lines = [
+        "| student | cells | that gain | beyond doubt | that lose, beyond doubt | mean gain, % | "
+        "in the paper, % |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for student, published in PUBLISHED.items():
+        found = [cell for name, cell in cells.items() if parts(name)[0] == student]
+        if not found:
+            continue
+        gains = np.array([cell["gain"] for cell in found])
+        lows, highs = np.array([cell["gain_interval"] for cell in found]).T
+        lines.append(
+            f"| {student} | {len(found)} | {np.sum(gains > 0)} | {np.sum(lows > 0)} | "
+            f"{np.sum(highs < 0)} | {gains.mean():.1f} | {published} |"
+        )
+    return "\n".join(lines)
+
+
+def materials_project(cells: dict[str, Any]) -> str:
+    """Markdown, a row a cell of the Materials Project, for the front page."""
+    lines = [
+        "| test MAE | | labels | vanilla | distilled | gain (95 % interval) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, cell in cells.items():
+        student, source, property = parts(name)
+        if source != SOURCES["mp"]:
+            continue
+        digits = 4 if np.mean(cell["vanilla"]) < 0.2 else 3
+        errors = [
+            f"{np.mean(cell[x]):.{digits}f} ± {np.std(cell[x], ddof=1):.{digits}f}" for x in TWINS
+        ]
+        gain = f"{cell['gain']:.1f}".replace("-", "−")
+        lines.append(
+            f"| {SHOWN[student]} | {property} | {cell['n_train']:,} | {' | '.join(errors)} | "
+            f"{gain} % ({interval(*cell['gain_interval'])}) |"
+        )
+    return "\n".join(lines)
+
+
+def first_command() -> str:
+    """Markdown: what the first command of the README prints, over the seeds that there are."""
+    paths = sorted(RESULTS.glob("formation_energy_cgcnn_seed[0-9].json"))
+    runs = [json.loads(path.read_text())["runs"] for path in paths]
+    before, after = (np.array([run[x]["result"]["test_mae"] for run in runs]) for x in TWINS)
+    lines = ["| | test MAE (eV/atom) |", "|---|---|"]
+    for name, values in zip((*TWINS, "distilled − vanilla, seed by seed"),
+                            (before, after, after - before)):  # fmt: skip
+        text = f"{values.mean():.4f} ± {values.std(ddof=1):.4f}".replace("-", "−")
+        lines.append(f"| {name} | {text} |")
+    return "\n".join(lines)
+
+
+def put(path: Path, name: str, table: str) -> None:
+    """Write a table where its comment is in a text.
+
+    Raises:
+      ValueError: the comment is not there.
+    """
+    begin = f"<!-- table: {name}, python -m experiments.studies.report -->"
+    before, rest = path.read_text().split(begin)
+    _, after = rest.split(END, 1)
+    path.write_text(f"{before}{begin}\n\n{table}\n\n{END}{after}")
 
 
 def draw(cells: dict[str, Any], path: Path) -> None:
@@ -81,10 +160,10 @@ def draw(cells: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     cells = json.loads((RESULTS / "gain.json").read_text())["cells"]
-    readme = RESULTS / "README.md"
-    before, rest = readme.read_text().split(BEGIN)
-    _, after = rest.split(END)
-    readme.write_text(f"{before}{BEGIN}\n\n{table(cells)}\n\n{END}{after}")
+    put(RESULTS / "README.md", "every cell", every_cell(cells))
+    put(RESULTS / "README.md", "by student", by_student(cells))
+    put(ROOT / "README.md", "the first command", first_command())
+    put(ROOT / "README.md", "Materials Project", materials_project(cells))
     draw(cells, RESULTS / "gain.png")
 
 
