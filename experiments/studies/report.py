@@ -13,6 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from crysgnn_jax.training.settings import TEACHER
+from crysgnn_jax.training.shipped import FOLDER
+from crysgnn_jax.training.workdir import RESULT, read_json
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results"
 END = "<!-- end of the table -->"
@@ -45,13 +49,21 @@ def parts(name: str) -> tuple[str, str, str]:
     return student, SOURCES[source], TITLES[property]
 
 
+def of_earlier_start(name: str, cell: dict[str, Any]) -> bool:
+    """Whether its distilled students began with another start than the one that the package has."""
+    path = FOLDER / f"{TEACHER}-{parts(name)[0]}" / RESULT
+    if not path.exists() or cell["start"]["from"] != path.parent.name:
+        return True
+    return cell["start"]["validation_loss"] != read_json(path)["validation_loss"]
+
+
 def interval(low: float, high: float) -> str:
     """``low … high``, with a minus sign that is as wide as a digit."""
     return f"{low:.1f} … {high:.1f}".replace("-", "−")
 
 
 def every_cell(cells: dict[str, Any]) -> str:
-    """Markdown, a row a cell."""
+    """Markdown, a row a cell; those of an earlier start are marked by †."""
     lines = [
         "| student | data | property | labels | vanilla | distilled | gain, % | 95 % interval |",
         "|---|---|---|---|---|---|---|---|",
@@ -60,8 +72,9 @@ def every_cell(cells: dict[str, Any]) -> str:
         student, source, property = parts(name)
         errors = [f"{np.mean(cell[x]):.4g} ± {np.std(cell[x], ddof=1):.2g}" for x in TWINS]
         gain = f"{cell['gain']:.1f}".replace("-", "−")
+        mark = "†" if of_earlier_start(name, cell) else ""
         lines.append(
-            f"| {student} | {source} | {property} | {cell['n_train']} | {' | '.join(errors)} | "
+            f"| {student}{mark} | {source} | {property} | {cell['n_train']} | {' | '.join(errors)} | "
             f"{gain} | {interval(*cell['gain_interval'])} |"
         )
     return "\n".join(lines)
@@ -102,8 +115,9 @@ def materials_project(cells: dict[str, Any]) -> str:
             f"{np.mean(cell[x]):.{digits}f} ± {np.std(cell[x], ddof=1):.{digits}f}" for x in TWINS
         ]
         gain = f"{cell['gain']:.1f}".replace("-", "−")
+        mark = "†" if of_earlier_start(name, cell) else ""
         lines.append(
-            f"| {SHOWN[student]} | {property} | {cell['n_train']:,} | {' | '.join(errors)} | "
+            f"| {SHOWN[student]}{mark} | {property} | {cell['n_train']:,} | {' | '.join(errors)} | "
             f"{gain} % ({interval(*cell['gain_interval'])}) |"
         )
     return "\n".join(lines)
