@@ -74,7 +74,8 @@ def every_cell(cells: dict[str, Any]) -> str:
         gain = f"{cell['gain']:.1f}".replace("-", "−")
         mark = "†" if of_earlier_start(name, cell) else ""
         lines.append(
-            f"| {student}{mark} | {source} | {property} | {cell['n_train']} | {' | '.join(errors)} | "
+            f"| {student}{mark} | {source} | {property} | {cell['n_train']} | "
+            f"{' | '.join(errors)} | "
             f"{gain} | {interval(*cell['gain_interval'])} |"
         )
     return "\n".join(lines)
