@@ -9,6 +9,7 @@ python -m experiments.studies.controls ../data --output runs/studies/controls
 | direct | has learned the teacher's own objectives, without a teacher, 3 passes |
 | both | has followed the teacher, from disturbed crystals, and learned its objectives, 3 passes |
 | untrained | has followed a teacher that was never trained, 3 passes |
+| bundled | has followed a teacher of the bundled crystals alone, 3 passes |
 | tuned | is the teacher itself, of 5 convolutions, under a property head |
 
 All but ``tuned`` are CGCNN of 3 convolutions. Chosen and shown on validation crystals, beside the
@@ -25,30 +26,44 @@ from crysgnn_jax.training.settings import TEACHER
 from crysgnn_jax.training.workdir import read_json
 from experiments.studies.runs import Job, about, add_flags, epochs_for
 
-CONTROLS = ("vanilla", "distilled", "direct", "both", "untrained", "tuned")
+CONTROLS = ("vanilla", "distilled", "direct", "both", "untrained", "bundled", "tuned")
+OTHER_TEACHERS = {
+    "untrained": ["--limit", 200, "--epochs", 1, "--learning-rate", 1e-12],
+    "bundled": [],
+}
+"""Control → flags by which its teacher is made; that of the others is the package's."""
+
 CELLS = [
     (name, n) for name in ("formation_energy_per_atom", "band_gap") for n in (300, 1000)
 ]  # fmt: skip
 
 
-def starts(data: Path, output: Path) -> dict[str, Job]:
-    """Control → the run without labels that it begins with."""
-    untagged = ["--data", data / "studies" / "untagged.npz", "--exclude",
-                data / "studies" / "held_out.npz", "--exclude", data / "jarvis_1k.npz",
-                "--exclude", "bundled", "--epochs", 3, "--network", "cgcnn"]  # fmt: skip
-    blank = Job(
-        output / "starts" / "blank_teacher", pretrain,
-        ["--epochs", 1, "--limit", 200, "--learning-rate", 1e-12],
-    )  # fmt: skip
+def teacher_of(output: Path, control: str) -> Path | str:
+    """What a control follows."""
+    return output / "teachers" / control if control in OTHER_TEACHERS else TEACHER
+
+
+def starts(data: Path, output: Path, control: str) -> list[Job]:
+    """The runs without labels that a control begins with, in their order."""
+    tested = ["--exclude", data / "studies" / "held_out.npz"]
+    untagged = ["--data", data / "studies" / "untagged.npz", *tested, "--exclude",
+                data / "jarvis_1k.npz", "--exclude", "bundled", "--epochs", 3, "--network",
+                "cgcnn"]  # fmt: skip
+    teacher = teacher_of(output, control)
     flags = {
-        "distilled": ["--follow", TEACHER],
+        "distilled": ["--follow", teacher],
         "direct": [],
-        "both": ["--follow", TEACHER, "--recipe", "chemistry"],
-        "untrained": ["--follow", blank.path],
+        "both": ["--follow", teacher, "--recipe", "chemistry"],
+        "untrained": ["--follow", teacher],
+        "bundled": ["--follow", teacher],
     }
-    found = {name: Job(output / "starts" / name, pretrain, [*untagged, *more]) for name, more in
-             flags.items()}  # fmt: skip
-    return {"blank teacher": blank, **found}
+    found = []
+    if control in OTHER_TEACHERS:
+        path = output / "teachers" / control
+        found.append(Job(path, pretrain, [*OTHER_TEACHERS[control], *tested]))
+    if control in flags:
+        found.append(Job(output / "starts" / control, pretrain, [*untagged, *flags[control]]))
+    return found
 
 
 def run_of(data: Path, output: Path, control: str, property: str, n: int, seed: int) -> Job:
@@ -64,9 +79,8 @@ def run_of(data: Path, output: Path, control: str, property: str, n: int, seed: 
     flags = ["--student", "cgcnn", *flags]
     if control == "vanilla":
         return Job(path, distill, [*flags, "--vanilla"])
-    teacher = output / "starts" / "blank_teacher" if control == "untrained" else TEACHER
-    start = ["--teacher", teacher, "--start", output / "starts" / control, "--weight", 0.1]
-    return Job(path, distill, [*flags, *start])
+    start = ["--teacher", teacher_of(output, control), "--start", output / "starts" / control]
+    return Job(path, distill, [*flags, *start, "--weight", 0.1])
 
 
 def summary(controls: Sequence[str], jobs: dict[tuple, Job]) -> list[dict]:
@@ -112,11 +126,9 @@ def main() -> None:
         for control in args.controls
     }  # fmt: skip
     if not args.collect:
-        for name, job in starts(args.data, args.output).items():
-            needed = name in args.controls or (name == "blank teacher" and "untrained" in
-                                               args.controls)  # fmt: skip
-            if needed:
-                print(name, job.result()["validation_loss"], flush=True)
+        for control in args.controls:
+            for job in starts(args.data, args.output, control):
+                print(control, job.path, job.result()["validation_loss"], flush=True)
         for job in jobs.values():
             print(job.path.name, job.result()["validation_mae"], flush=True)
     rows = summary(args.controls, jobs)
