@@ -488,6 +488,12 @@ def prepare(
     labelled = np.flatnonzero(np.isfinite(store.labels(property)))
     if not len(labelled):
         raise UserError(f"`property` {property}: no crystal of {store.source_name} has a value")
+    n_own = int(np.sum(~_came_without(store)))
+    if len(labelled) < n_own:
+        _warn_once(
+            f"{n_own - len(labelled):,} of {n_own:,} crystals have no {property}: training, "
+            f"validation and test are on the other {len(labelled):,}"
+        )
     if teacher is None or not distilled:
         return Lesson(student, property, store, labelled)
     embeddings = embeddings_of(teacher, source, store, build_graphs, devices, quiet=quiet)

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 from crysgnn_jax.commands import cli, distill, embed, finetune, predict, pretrain
+from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.errors import UserError
+from crysgnn_jax.training import lesson
 from toy_runs import COMMON, prepare, run
+from toys import collection
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
@@ -119,6 +122,22 @@ def test_fine_tuning(here, tmp_path):
     assert np.abs(embeddings["all"] - embeddings["teacher"]).max() > 1e-3
     with pytest.raises(UserError, match="--weight-decay would shrink"):
         run(finetune, here, "--freeze", "--weight-decay", "0.1", "--workdir", tmp_path / "x")
+
+
+def test_crystals_without_a_value_are_counted(tmp_path, caplog):
+    some = collection(24)
+    for crystal in some[:5]:
+        crystal.labels.clear()
+    write_table(tmp_path / "toys.npz", some)
+    lesson._warn_once.cache_clear()
+    run(distill, tmp_path, "--vanilla", "--student", "cgcnn", "--epochs", "1",
+        "--workdir", tmp_path / "run")  # fmt: skip
+    (said,) = [x for x in caplog.messages if "have no" in x]
+    assert said == (
+        "5 of 24 crystals have no energy: training, validation and test are on the other 19"
+    )
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert sum(result[f"n_{side}"] for side in ("train", "validation", "test")) == 19
 
 
 def test_a_teacher_predicts_no_property(here):
