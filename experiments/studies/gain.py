@@ -84,6 +84,10 @@ def summary(pairs: list[tuple[Job, Job]]) -> dict[str, Any]:
         "epochs": vanilla[0]["epochs"],
         "vanilla": before.tolist(),
         "distilled": after.tolist(),
+        "validation": {
+            "vanilla": [x["validation_mae"] for x in vanilla],
+            "distilled": [x["validation_mae"] for x in distilled],
+        },
         "gain": float(100 * (1 - after.mean() / before.mean())),
         "gain_interval": [low, high],
         "of_mean": float(np.mean([x["test_mae_of_mean"] for x in vanilla])),
