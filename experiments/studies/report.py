@@ -7,7 +7,7 @@ python -m experiments.studies.report
 A table lies between the comment ``<!-- table: NAME, … -->`` and ``<!-- end of the table -->``.
 """
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ def by_student(cells: dict[str, Any]) -> str:
         lows, highs = np.array([cell["gain_interval"] for cell in found]).T
         lines.append(
             f"| {student} | {len(found)} | {np.sum(gains > 0)} | {np.sum(lows > 0)} | "
-            f"{np.sum(highs < 0)} | {gains.mean():.1f} | {published} |"
+            f"{np.sum(highs < 0)} | {gains.mean():.1f} | {published} |".replace("-", "−")
         )
     return "\n".join(lines)
 
@@ -127,7 +127,7 @@ def materials_project(cells: dict[str, Any]) -> str:
 def first_command() -> str:
     """Markdown: what the first command of the README prints, over the seeds that there are."""
     paths = sorted(RESULTS.glob("formation_energy_cgcnn_seed[0-9].json"))
-    runs = [json.loads(path.read_text())["runs"] for path in paths]
+    runs = [read_json(path)["runs"] for path in paths]
     before, after = (np.array([run[x]["result"]["test_mae"] for run in runs]) for x in TWINS)
     lines = ["| | test MAE (eV/atom) |", "|---|---|"]
     for name, values in zip((*TWINS, "distilled − vanilla, seed by seed"),
@@ -137,16 +137,25 @@ def first_command() -> str:
     return "\n".join(lines)
 
 
-def put(path: Path, name: str, table: str) -> None:
-    """Write a table where its comment is in a text.
+def tables() -> Iterator[tuple[Path, str, str]]:
+    """Text, name of a table in it, and the table as the records have it."""
+    cells = read_json(RESULTS / "gain.json")["cells"]
+    yield RESULTS / "README.md", "every cell", every_cell(cells)
+    yield RESULTS / "README.md", "by student", by_student(cells)
+    yield ROOT / "README.md", "the first command", first_command()
+    yield ROOT / "README.md", "Materials Project", materials_project(cells)
+
+
+def with_table(text: str, name: str, table: str) -> str:
+    """A text with a table where its comment is.
 
     Raises:
-      ValueError: the comment is not there.
+      ValueError: the comment is not there, or twice.
     """
     begin = f"<!-- table: {name}, python -m experiments.studies.report -->"
-    before, rest = path.read_text().split(begin)
+    before, rest = text.split(begin)
     _, after = rest.split(END, 1)
-    path.write_text(f"{before}{begin}\n\n{table}\n\n{END}{after}")
+    return f"{before}{begin}\n\n{table}\n\n{END}{after}"
 
 
 def draw(cells: dict[str, Any], path: Path) -> None:
@@ -174,12 +183,9 @@ def draw(cells: dict[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    cells = json.loads((RESULTS / "gain.json").read_text())["cells"]
-    put(RESULTS / "README.md", "every cell", every_cell(cells))
-    put(RESULTS / "README.md", "by student", by_student(cells))
-    put(ROOT / "README.md", "the first command", first_command())
-    put(ROOT / "README.md", "Materials Project", materials_project(cells))
-    draw(cells, RESULTS / "gain.png")
+    for path, name, table in tables():
+        path.write_text(with_table(path.read_text(), name, table))
+    draw(read_json(RESULTS / "gain.json")["cells"], RESULTS / "gain.png")
 
 
 if __name__ == "__main__":
