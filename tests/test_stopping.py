@@ -135,3 +135,35 @@ def test_a_second_signal_stops_a_command_at_once():
     code, _, (line,) = _run("slow", signal.SIGTERM, signal.SIGINT)
     assert (code, line) == (130, "stopped at once; the last checkpoint is kept")
     assert time.monotonic() - before < 20
+
+
+STUDY = """
+import time
+from crysgnn_jax.commands import cli
+
+def main():
+    print("ready", flush=True)
+    time.sleep(60)
+
+cli.run_study(main)
+"""
+
+
+def test_a_study_can_be_stopped_after_its_process_has_started_again(tmp_path):
+    """For huge pages it replaces itself, and signals wait meanwhile."""
+    script = tmp_path / "study.py"
+    script.write_text(STUDY)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("GLIBC_TUNABLES", None)
+    process = subprocess.Popen(
+        [sys.executable, script], env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        _, lines = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 143
+    assert lines.startswith("interrupted; what is finished is kept") and lines.count("\n") == 1

@@ -14,7 +14,7 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn, Protocol
 
@@ -79,9 +79,23 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> None:
         parser = command.parser()
         args = parser.parse_args(arguments)
         # Not before the flags are known to be good: it makes the process start later.
-        set_up_process()
+        _set_up_process()
         with warnings_as_lines():
             _execute(command, parser, args)
+
+
+def run_study(main: Callable[[], None]) -> None:
+    """Run, as this process, what calls commands by `call`: a signal, a `UserError` and a full disk
+    end it as they end a command.
+
+    Args:
+      main: of the study; imports JAX no earlier than that.
+    """
+    stopping.watch()
+    with as_a_process():
+        _set_up_process()
+        with warnings_as_lines():
+            main()
 
 
 class _Lines(logging.Handler):
@@ -109,7 +123,7 @@ def warnings_as_lines() -> Iterator[None]:
         log.propagate = before
 
 
-def set_up_process() -> None:
+def _set_up_process() -> None:
     """What makes a process that trains fast and quiet. Before JAX is imported."""
     _use_huge_pages()
     _keep_compiled_steps()

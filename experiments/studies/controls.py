@@ -144,5 +144,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.set_up_process()
-    main()
+    cli.run_study(main)
