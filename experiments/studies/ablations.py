@@ -43,11 +43,12 @@ class Variant:
     pull: tuple[Any, ...] = ("--weight", 0.1)
 
 
+EQUAL = ("--objectives", "oxidation_states=1")
 NO_OXIDATION = "oxidation_states=0"
 
 VARIANTS = {
-    "whole": Variant(()),
-    "without masked_elements": Variant(("--objectives", "masked_elements=0")),
+    "whole": Variant(EQUAL),
+    "without masked_elements": Variant((*EQUAL, "masked_elements=0")),
     "without oxidation_states": Variant(("--objectives", NO_OXIDATION)),
     **{
         f"without oxidation_states and {name}": Variant(("--objectives", NO_OXIDATION, f"{name}=0"))
@@ -55,8 +56,8 @@ VARIANTS = {
     },
     "released objectives": Variant(("--recipe", "released")),
     "6k, without oxidation_states": Variant(("--objectives", NO_OXIDATION), 6000),
-    "80k": Variant((), 80_000),
-    "all crystals": Variant((), None),
+    "80k": Variant(EQUAL, 80_000),
+    "all crystals": Variant(EQUAL, None),
     "no untagged stage": Variant(follows=False),
     "no untagged stage, weight 1": Variant(follows=False, pull=("--weight", 1)),
     "released pull, no untagged stage": Variant(
