@@ -159,7 +159,7 @@ def with_table(text: str, name: str, table: str) -> str:
 
 
 def draw(cells: dict[str, Any], path: Path) -> None:
-    """The gain of each cell, with its interval."""
+    """The gain of each cell, with its interval; those of an earlier start are marked by †."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -175,7 +175,8 @@ def draw(cells: dict[str, Any], path: Path) -> None:
     for name in names:
         student, source, property = parts(name)
         n = cells[name]["n_train"]
-        labels.append(f"{student}: {property.split(', ')[0]}, {n} labels of {source}")
+        mark = "†" if of_earlier_start(name, cells[name]) else ""
+        labels.append(f"{student}{mark}: {property.split(', ')[0]}, {n} labels of {source}")
     axes.set_yticks(range(len(names)), labels)
     axes.set_xlabel("gain, % of the vanilla MAE")
     figure.savefig(path, dpi=150)
