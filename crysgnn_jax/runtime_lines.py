@@ -53,7 +53,7 @@ def passed_on(lines: Iterable[str]) -> Iterator[str]:
     """The lines that a user is to see, of those that come from C++ code.
 
     Example:
-      >>> list(passed_on(["[Gloo] Rank 0 is connected to 1 peer ranks.", "out of memory"]))
+      >>> list(passed_on(["[Gloo] Rank 0 is connected to 1 peer ranks.", "", "out of memory"]))
       ['out of memory']
     """
     told = failed = ended = False
@@ -70,7 +70,8 @@ def passed_on(lines: Iterable[str]) -> Iterator[str]:
                 which = which or "0"
             found = next(filter(None, (pattern.search(line) for pattern in _LOST)), None)
             which = which or (found and found[1])
-        elif not (_NOISE.search(line) or _LOG.match(line)):
+        # Of lines that threads have written into each other, ends are left over.
+        elif line.strip() and not (_NOISE.search(line) or _LOG.match(line)):
             yield line
     if ended and not told:
         yield f"error: {others_ended(which)}"

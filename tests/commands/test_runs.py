@@ -91,6 +91,13 @@ def _metrics(path):
     return [{k: v for k, v in line.items() if k not in ("seconds", "time")} for line in lines]
 
 
+def _require_same_metrics(ours, theirs):
+    """Weights are equal to the last bit; a sum over validation crystals is rounded as its arrays
+    happen to lie in memory."""
+    for one, other in zip(_metrics(ours), _metrics(theirs), strict=True):
+        assert one == pytest.approx(other, rel=1e-6)
+
+
 def test_pretraining_writes_its_files(here):
     teacher = here / "teacher"
     result = json.loads((teacher / "result.json").read_text())
@@ -261,7 +268,7 @@ def test_killed_run_ends_with_the_same_parameters(here, command):
         restore_best(killed / "checkpoints"),
         restore_best(whole / "checkpoints"),
     )
-    assert _metrics(killed) == _metrics(whole)
+    _require_same_metrics(killed, whole)
     settings = json.loads((killed / "config.json").read_text())["made_with"]["settings"]
     assert settings.get("accumulate") == (2 if command == "distill" else None)
     name = "validation_loss" if command == "pretrain" else "test_mae"
@@ -302,7 +309,7 @@ def test_a_signal_saves_the_run_which_goes_on_to_the_same_parameters(here, monke
             restore_best(here / name / "checkpoints"),
             restore_best(here / "undisturbed" / "checkpoints"),
         )
-        assert _metrics(here / name) == _metrics(here / "undisturbed")
+        _require_same_metrics(here / name, here / "undisturbed")
 
 
 def test_damaged_files_of_a_run(here, tmp_path):
