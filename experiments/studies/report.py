@@ -62,6 +62,21 @@ def interval(low: float, high: float) -> str:
     return f"{low:.1f} … {high:.1f}".replace("-", "−")
 
 
+def in_words(name: str, cell: dict[str, Any], error: str, spread: str) -> tuple[str, str, str, str]:
+    """Mark of a row, its errors, gain, and interval; † where it is of an earlier start.
+
+    Args:
+      name: of the cell.
+      cell: its part of the record.
+      error: format of the mean errors.
+      spread: format of their standard deviations.
+    """
+    errors = [f"{np.mean(cell[x]):{error}} ± {np.std(cell[x], ddof=1):{spread}}" for x in TWINS]
+    gain = f"{cell['gain']:.1f}".replace("-", "−")
+    mark = "†" if of_earlier_start(name, cell) else ""
+    return mark, " | ".join(errors), gain, interval(*cell["gain_interval"])
+
+
 def every_cell(cells: dict[str, Any]) -> str:
     """Markdown, a row a cell; those of an earlier start are marked by †."""
     lines = [
@@ -70,13 +85,10 @@ def every_cell(cells: dict[str, Any]) -> str:
     ]
     for name, cell in cells.items():
         student, source, property = parts(name)
-        errors = [f"{np.mean(cell[x]):.4g} ± {np.std(cell[x], ddof=1):.2g}" for x in TWINS]
-        gain = f"{cell['gain']:.1f}".replace("-", "−")
-        mark = "†" if of_earlier_start(name, cell) else ""
+        mark, errors, gain, ends = in_words(name, cell, ".4g", ".2g")
         lines.append(
-            f"| {student}{mark} | {source} | {property} | {cell['n_train']} | "
-            f"{' | '.join(errors)} | "
-            f"{gain} | {interval(*cell['gain_interval'])} |"
+            f"| {student}{mark} | {source} | {property} | {cell['n_train']} | {errors} | "
+            f"{gain} | {ends} |"
         )
     return "\n".join(lines)
 
@@ -111,15 +123,11 @@ def materials_project(cells: dict[str, Any]) -> str:
         student, source, property = parts(name)
         if source != SOURCES["mp"]:
             continue
-        digits = 4 if np.mean(cell["vanilla"]) < 0.2 else 3
-        errors = [
-            f"{np.mean(cell[x]):.{digits}f} ± {np.std(cell[x], ddof=1):.{digits}f}" for x in TWINS
-        ]
-        gain = f"{cell['gain']:.1f}".replace("-", "−")
-        mark = "†" if of_earlier_start(name, cell) else ""
+        digits = ".4f" if np.mean(cell["vanilla"]) < 0.2 else ".3f"
+        mark, errors, gain, ends = in_words(name, cell, digits, digits)
         lines.append(
-            f"| {SHOWN[student]}{mark} | {property} | {cell['n_train']:,} | {' | '.join(errors)} | "
-            f"{gain} % ({interval(*cell['gain_interval'])}) |"
+            f"| {SHOWN[student]}{mark} | {property} | {cell['n_train']:,} | {errors} | "
+            f"{gain} % ({ends}) |"
         )
     return "\n".join(lines)
 
