@@ -206,11 +206,14 @@ class _RunningStatistics(nn.Module):
         if self.is_initializing():
             return
         # A step that sees no row at all leaves the statistics as they are.
-        momentum = 1.0 if self.is_mutable_collection(LATEST) else self.momentum
-        step = jnp.where(count > 0, momentum, 0.0)
+        anew = self.is_mutable_collection(LATEST)
+        step = jnp.where(count > 0, self.momentum, 0.0)
         unbiased = variance * count / jnp.maximum(count - 1.0, 1.0)
         for variable, new in zip(running, (mean, unbiased)):
-            variable.value += step * (new - variable.value)
+            if anew:  # not by a step of 1, which leaves a rounding of the old ones
+                variable.value = jnp.where(count > 0, new, variable.value)
+            else:
+                variable.value += step * (new - variable.value)
 
 
 class BatchNorm(_RunningStatistics):

@@ -253,7 +253,9 @@ def make_statistics_step(
 
 def _pooled(old: Any, new: Any, n: jax.Array) -> Any:
     """Statistics over n − 1 batches and those of the n-th → over n of them."""
-    mean = lambda before, after: before + (after - before) / n
+    # Of what was there before the first batch no rounding is left either: a run that goes on from
+    # a save may have other statistics there.
+    mean = lambda before, after: jnp.where(n == 1, after, before + (after - before) / n)
     out = {
         name: _pooled(tree, new[name], n) if isinstance(tree, Mapping) else mean(tree, new[name])
         for name, tree in old.items()
