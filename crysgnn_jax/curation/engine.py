@@ -114,9 +114,7 @@ class Processes:
     def close(self) -> None:
         """End the workers; calls under way are finished."""
         for worker in self._workers:
-            worker.close(wait=False)
-        for worker in self._workers:
-            worker.close(wait=True)
+            worker.close()
 
 
 class _Worker:
@@ -183,8 +181,10 @@ class _Worker:
         self._start()
         self.require_ready()
 
-    def close(self, *, wait: bool) -> None:
-        self._pool.shutdown(wait=wait, cancel_futures=True)
+    def close(self) -> None:
+        # Once, and waiting: after a call that does not, a second one has no thread to wait for, and
+        # Python's own end meets one that is closing its pipes.
+        self._pool.shutdown(cancel_futures=True)
 
 
 def _import() -> None:
