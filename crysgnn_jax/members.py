@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -53,16 +54,28 @@ def import_module(name: str, parameter: str, value: str) -> ModuleType:
 
 
 def _from_file(path: Path) -> ModuleType:
-    """A module by its file, under its path as name, so that it is found again by the same words."""
-    if (name := str(path)) in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
+    """A module by its file, under its path as the user gave it, so that it is found again by the
+    same words."""
+    words, file = str(path), path.resolve()
+    known = sys.modules.get(words)
+    if known is not None and known.__file__ == str(file):
+        return known
+    # Flax and pickle look a class up by the name of its module, which must be nobody else's.
+    name = re.sub(r"\W", "_", words)
+    while name in sys.modules:
+        name += "_"
+    spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is no file of Python")
     module = importlib.util.module_from_spec(spec)
-    # Flax and pickle look a class up by the name of its module.
-    sys.modules[path.stem] = sys.modules[name] = module
-    spec.loader.exec_module(module)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        # Mended, it is to be read again.
+        del sys.modules[name]
+        raise
+    sys.modules[words] = module
     return module
 
 

@@ -295,8 +295,9 @@ def add_distillation_flags(parser: argparse.ArgumentParser) -> None:
         "--autoencoder",
         type=Path,
         metavar="DIR",
-        help="for crysxpp: the auto-encoder whose convolutions it starts from (default "
-        f"{AUTOENCODER} where there is one, else random weights)",
+        help="for crysxpp: the auto-encoder whose convolutions it starts from (default: where a "
+        "teacher gives it a start that comes with the package, that start; else "
+        f"{AUTOENCODER} where there is one, or random weights)",
     )
 
 

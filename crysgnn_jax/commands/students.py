@@ -36,7 +36,8 @@ def student_of(
       name: as of `registry.find_network`.
       pairs: values of ``--set``.
       autoencoder: whose convolutions it starts from; where not given, and the student starts from
-        one, that of `AUTOENCODER` if there is one.
+        one, that of `AUTOENCODER` if there is one, unless it is distilled from a teacher that the
+        package has a start for.
       start: run of the same student, trained without labels, that it starts from instead.
 
     Raises:
@@ -62,7 +63,8 @@ def student_of(
             return student
     elif network.starts_from is None:
         raise UserError(f"`autoencoder`: {name} starts from random weights; leave it out")
-    return student.starting_from(TrainedModel.load(autoencoder or AUTOENCODER, "autoencoder"))
+    begun = student.starting_from(TrainedModel.load(autoencoder or AUTOENCODER, "autoencoder"))
+    return dataclasses.replace(begun, start_is_default=autoencoder is None)
 
 
 def _start(workdir: Path, name: str, network: Network) -> TrainedModel:

@@ -30,13 +30,13 @@ def excluded(given: Any, data: Source) -> Source:
     Args:
       given: crystals, as of `readers.read`; or a ``.json`` file that names crystals by their ids: a
         list of ids, or an object that has one under ``test``, as the ``splits.json`` of a run. The
-        ids are looked up in the data that ``config.json`` beside the file names, or else in
-        ``data``; those of ``SPLITS.json=DATA`` in the crystals DATA.
+        ids are looked up in the data that ``config.json`` beside the file names, or in ``data``
+        where there is none; those of ``SPLITS.json=DATA`` in the crystals DATA.
       data: the crystals that they are kept out of.
 
     Raises:
-      UserError: as of `read`; the file names no test crystals; or its ids are not where they are
-        looked up.
+      UserError: as of `read`; the file names no test crystals; its ids are not where they are
+        looked up; or the data of its run cannot be read, so that these ids may be of others.
 
     Example:
       ``excluded("runs/mine/splits.json", read("bundled"))``
@@ -201,12 +201,24 @@ def _is_record(value: Any) -> bool:
 
 
 def _of_the_run(splits: Path) -> Source | None:
-    """The data of the run that a split is of; None where that is not known, or they are gone."""
+    """The data of the run that a split is of; None where it lies in the folder of no run.
+
+    Raises:
+      UserError: they are gone, or never were in a file. The ids are not looked up elsewhere then:
+        there, 0, 1, 2 … may be other crystals.
+    """
     try:
         config = json.loads(splits.with_name("config.json").read_text(encoding="utf-8"))
-        return read(config["made_with"]["data"])
-    except (OSError, ValueError, KeyError, TypeError, UserError):
+        named = config["made_with"]["data"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
+    try:
+        return read(named)
+    except UserError as error:
+        raise UserError(
+            f"`exclude` {splits}: the crystals of its run cannot be read ({error}); give the test "
+            f"crystals themselves, or name the data that its ids are of: {splits}=DATA"
+        ) from None
 
 
 def _rows_of(source: Source, wanted: set[str]) -> dict[str, int]:

@@ -23,8 +23,8 @@ def read_values(path: Path, column: str) -> dict[str, float]:
     An empty value is missing. Several values of one id count by their mean.
 
     Raises:
-      UserError: there is no such file or column, or a value is no number or has no id; names the
-        line.
+      UserError: there is no such file or column, a line has too many cells, or a value is no number
+        or has no id; names the line.
 
     Example:
       ``read_values(Path("measured.csv"), "experimental_formation_energy_per_atom")``
@@ -42,6 +42,12 @@ def read_values(path: Path, column: str) -> dict[str, float]:
             raise UserError(f"{path}: its first line has no column {name!r}; there is {listed}")
     found: dict[str, list[float]] = defaultdict(list)
     for number, line in enumerate(lines[1:], 2):
+        if more := [cell for cell in line[len(names) :] if cell.strip()]:
+            raise UserError(
+                f"{path} line {number}: it has {len(line)} cells and the first line {len(names)}, "
+                f"so that {more[-1].strip()!r} has no column; mend it (numbers have a point, and "
+                "text with a comma stands in quotes)"
+            )
         cells = dict(zip(names, line))
         text = cells.get(column, "").strip()
         if not text:

@@ -191,6 +191,9 @@ def _built(
                 if store is None:
                     workers = workers or default_workers()
                     store = _build(source, settings, path, workers, max_atoms, progress)
+    # The same crystals may lie elsewhere by now, with other things beside them.
+    store.source_name = source.name
+    store.notes = [*(("", note) for note in notes_of(source)), *(x for x in store.notes if x[0])]
     return store
 
 

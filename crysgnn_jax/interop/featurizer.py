@@ -9,8 +9,10 @@ import numpy as np
 
 from crysgnn_jax.interop.parameters import Parameters
 from crysgnn_jax.interop.structures import Skipped, in_order, warn_of
+from crysgnn_jax.training import shipped
 from crysgnn_jax.training.predictor import TrainedModel
 from crysgnn_jax.training.settings import TEACHER
+from crysgnn_jax.training.workdir import RESULT
 
 
 class CrystalFeaturizer(Parameters):
@@ -20,8 +22,8 @@ class CrystalFeaturizer(Parameters):
     needs neither.
 
     Args:
-      model: a `TrainedModel`, or what `load` takes; the teacher that comes with the package where
-        not given.
+      model: a `TrainedModel`, or a network's name or path as `load` takes it; the teacher that
+        comes with the package where not given.
       cache: where graphs are kept, as of `build_store`.
       devices: how many local devices to use; all where not given.
 
@@ -122,9 +124,14 @@ class CrystalFeaturizer(Parameters):
 
 
 def _loaded(model: TrainedModel | Path | str) -> TrainedModel:
-    return model if isinstance(model, TrainedModel) else _load(str(model))
+    if isinstance(model, TrainedModel):
+        return model
+    path = shipped.found(model).absolute()
+    result = path / RESULT if path.is_dir() else path
+    return _load(path, result.stat().st_mtime_ns if result.exists() else 0)
 
 
 @functools.lru_cache(maxsize=4)
-def _load(name: str) -> TrainedModel:
-    return TrainedModel.load(name)
+def _load(path: Path, written: int) -> TrainedModel:
+    """A network, as it was when its result was written: a run may be trained anew."""
+    return TrainedModel.load(path)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crysgnn_jax.files import whole
 from crysgnn_jax.reporting.published import PUBLISHED, PUBLISHED_FOR
 from crysgnn_jax.reporting.tables import formatted
 
@@ -208,7 +209,7 @@ _NONE = np.array([])
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
     """One line a property, size, student and variant, with every seed's error."""
-    with open(path, "w", newline="") as file:
+    with whole(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(
             "property,unit,train_fraction,n_train,student,variant,n_seeds,test_mae_mean,"

@@ -57,12 +57,15 @@ class Student:
       network: what it is.
       model: settings of its module that differ from the defaults.
       start: weights to start from; None for random ones.
+      start_is_default: whether nobody has asked for ``start``, so that one which comes with the
+        package takes its place.
     """
 
     name: str
     network: Network
     model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     start: Start | None = None
+    start_is_default: bool = False
 
     @property
     def has_learned(self) -> bool:
@@ -512,7 +515,8 @@ def shipped_start(
     teacher: TrainedModel, student: Student, pull: str, featuriser: FeaturiserSettings
 ) -> TrainedModel | None:
     """What comes with the package of a student that has followed this teacher, if it does."""
-    if student.start is not None or student.model or pull != "standardised":
+    chosen = student.start is not None and not student.start_is_default
+    if chosen or student.model or pull != "standardised":
         return None
     for folder in shipped.folders():
         made_with = read_made_with(folder)

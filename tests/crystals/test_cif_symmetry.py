@@ -245,6 +245,15 @@ def test_formulas_that_differ_a_little_are_noted(read, formula, note):
     assert note is None or note in crystal.notes[0]
 
 
+def test_a_file_cut_short_is_no_substitution_where_it_has_the_counts_of_its_formula_swapped(read):
+    sites = ["O1 O 0 0 0", "O2 O .5 .5 .5", "Li1 Li .25 .25 .25"]
+    with pytest.raises(InvalidCrystal, match="atoms or operations are missing"):
+        read(cif("_chemical_formula_sum 'Li2 O1'", sites=sites))
+    # With another element in the place of one, it is.
+    formula, crystal = read(cif("_chemical_formula_sum 'Na2 O1'", sites=sites))
+    assert formula == "Li1O2" and "has the atoms" in crystal.notes[0]
+
+
 def test_units_of_the_formula_may_be_those_of_the_whole_cell(read):
     # As pymatgen writes it: the sum of the whole cell, and Z of the reduced formula.
     lines = (name("F m -3 m"), "_chemical_formula_sum 'Na4 Cl4'", "_cell_formula_units_Z 4")

@@ -42,6 +42,16 @@ def test_its_crystals_have_their_labels_and_tags(made):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
+def test_a_set_that_is_made_anew_in_its_place_is_read_anew(made, tmp_path):
+    found = []
+    for crystals in (made[0][:3], made[0][3:6]):
+        store = build_store(read(crystals), FeaturiserSettings(), cache_dir=tmp_path)
+        write_set(store, tmp_path / "set", crystals_a_shard=4)
+        other = FeaturiserSettings(cutoff=6.0)  # so that the crystals are decoded
+        found.append(build_store(read(tmp_path / "set"), other, cache_dir=tmp_path))
+    assert [store.ids.tolist() for store in found] == [["c0", "c1", "c2"], ["c3", "c4", "c5"]]
+
+
 def test_some_of_it_and_more_besides(made):
     crystals, path = made
     source = select(read(path), [8, 1])

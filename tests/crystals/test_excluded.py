@@ -44,6 +44,15 @@ def test_the_data_of_the_run_beside_it_come_first(split):
     assert ids(excluded(split, read([fcc()]))) == ["c4", "c5"]
 
 
+def test_ids_of_data_that_are_not_in_a_file_are_not_looked_up_elsewhere(split):
+    config = {"made_with": {"data": "crystals"}}
+    split.with_name("config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="crystals of its run cannot be read .*=DATA"):
+        excluded(split, read(collection(6)))
+    table = split.with_name("six.npz")
+    assert ids(excluded(f"{split}={table}", read(collection(6)))) == ["c4", "c5"]
+
+
 def test_the_data_may_be_named_with_it(split):
     found = excluded(f"{split}={split.with_name('six.npz')}", read([fcc()]))
     assert ids(found) == ["c4", "c5"]

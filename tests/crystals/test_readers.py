@@ -167,6 +167,48 @@ def test_many_frames_with_labels(tmp_path):
     assert_same(crystals[2], collection(3)[2])
 
 
+def test_labels_whose_names_differ_in_a_number_are_told_apart(tmp_path):
+    frames = [atoms_of(crystal) for crystal in collection(3)]
+    for frame, kelvin in zip(frames, (300, 400, 300)):
+        frame.info = {f"gap_{kelvin}": kelvin / 200}
+    write(tmp_path / "set.extxyz", frames)
+    source = open_source(tmp_path / "set.extxyz")
+    assert sorted(source.label_names) == ["gap_300", "gap_400"]
+    assert source.labelled("gap_300").tolist() == [True, False, True]
+    assert source.labelled("gap_400").tolist() == [False, True, False]
+
+
+AIRSS = """TITL Fe-1 0.0 22.0 -100.0 0.0 0.0 2 (P1) n - 1
+CELL 1.54180 2.8 2.8 2.8 90 90 90
+LATT -1
+SFAC Fe Ni
+Fe 1 0.0 0.0 0.0 1.0
+Ni 2 0.5 0.5 0.5 1.0
+END
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("LATT -1", "LATT 4", r"has symmetry \(LATT 4\), which is not read"),
+        ("LATT -1", "LATT -1\nSYMM -X, -Y, -Z", r"has symmetry \(SYMM -X, -Y, -Z\)"),
+        ("0.5 1.0", "0.5 10.5", "has the occupancy 10.5 at Ni"),
+        ("0.5 1.0", "0.5 0.25", "has the occupancy 0.25 at Ni"),
+        ("0.5 1.0", "0.5 11.0", None),
+    ],
+)
+def test_refinements_are_not_taken_for_all_atoms_of_a_cell(tmp_path, old, new, said):
+    (tmp_path / "a.res").write_text(AIRSS)
+    assert crystals_of(open_source(tmp_path))[0].reduced_formula == "Fe1Ni1"
+    (tmp_path / "a.res").write_text(AIRSS.replace(old, new))
+    if said is None:
+        assert len(crystals_of(open_source(tmp_path))[0].species) == 2
+        return
+    with pytest.raises(InvalidCrystal, match=said):
+        crystals_of(open_source(tmp_path))
+
+
 def test_labels_that_are_no_numbers_are_counted(tmp_path):
     frames = [atoms_of(crystal) for crystal in collection(3)]
     for frame, gap in zip(frames, (1.0, np.nan, np.inf)):

@@ -16,7 +16,7 @@ def table(tmp_path, text):
 
 
 def test_values_of_one_id_are_averaged_and_empty_ones_are_missing(tmp_path):
-    path = table(tmp_path, "id,formula,measured\na,X,1.0\na,X,2.0\nb,Y,\nc,Z,nan\nd,Z,-3\n")
+    path = table(tmp_path, "id,formula,measured\na,X,1.0\na,X,2.0,\nb,Y,\nc,Z,nan\nd,Z,-3\n")
     assert read_values(path, "measured") == {"a": 1.5, "d": -3.0}
 
 
@@ -29,6 +29,7 @@ def test_values_of_one_id_are_averaged_and_empty_ones_are_missing(tmp_path):
         ("id,measured\na,1\nb,high\n", "line 3: measured='high' is not a number"),
         ("measured,id\n1.0\n", "line 2: measured=1.0 has no id"),
         ("id,measured\na,inf\n", "line 2: measured='inf' is not a number"),
+        ("id,measured\na,1\nb,-0,53\n", "line 3: it has 3 cells and the first line 2, .* '53'"),
     ],
 )
 def test_what_is_no_table_is_told_in_a_line(tmp_path, text, said):

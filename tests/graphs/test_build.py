@@ -283,6 +283,11 @@ def test_notes_say_what_to_know_of_crystals_that_are_used(tmp_path, small_chunks
         ("c-2", "no atom has a neighbour within 8 Å"),
     ]
     assert open_store(store.path).notes == store.notes
+    # The same crystals, in another place and with other things beside them.
+    source.name, source.notes = "elsewhere", []
+    again = _build(source, tmp_path)
+    assert again.path == store.path and again.source_name == "elsewhere"
+    assert again.notes == store.notes[1:]
 
 
 def test_a_neighbour_search_that_fails_on_many_is_made_one_by_one(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """What a student begins with: what it learned without labels, and what members say of others."""
 
+import dataclasses
 import json
 
 import jax
@@ -15,8 +16,11 @@ from crysgnn_jax.crystals.readers import crystal_list
 from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.graphs.build import build_store
 from crysgnn_jax.graphs.settings import FeaturiserSettings
+from crysgnn_jax.models.registry import find_network
 from crysgnn_jax.objectives.distillation import standardised_loss
+from crysgnn_jax.training.lesson import Student, shipped_start
 from crysgnn_jax.training.predictor import TrainedModel
+from crysgnn_jax.training.property_task import Start
 from crysgnn_jax.training.run import name_of_leaf
 from crysgnn_jax.training.taught import what_members_say
 from toy_runs import prepare, run
@@ -47,6 +51,16 @@ def result(path):
 
 def leaves(variables):
     return {name_of_leaf(path): x for path, x in jax.tree_util.tree_leaves_with_path(variables)}
+
+
+def test_a_start_of_the_package_takes_the_place_of_one_that_nobody_asked_for():
+    teacher = TrainedModel.load("crysgnn-mp")
+    found = lambda student: shipped_start(teacher, student, "standardised", teacher.featuriser)
+    autoencoder = Start(lambda variables: variables, "of an auto-encoder")
+    student = Student("crysxpp", find_network("crysxpp"), start=autoencoder)
+    assert found(student) is None
+    there = found(dataclasses.replace(student, start_is_default=True))
+    assert there is not None and there.path.name == "crysgnn-mp-crysxpp"
 
 
 def test_a_student_learns_without_labels_all_but_its_head(here):

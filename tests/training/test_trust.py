@@ -1,7 +1,9 @@
 """A network's folder from elsewhere runs no code that the user has not asked for."""
 
+import csv
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -9,7 +11,7 @@ import sys
 import pytest
 
 from crysgnn_jax.errors import UserError
-from crysgnn_jax.members import find_member, import_module
+from crysgnn_jax.members import code_of, find_member, import_module
 from crysgnn_jax.training.predictor import TrainedModel
 from crysgnn_jax.training.shipped import FOLDER
 
@@ -66,9 +68,31 @@ def test_own_code_by_its_file(tmp_path, monkeypatch):
     (tmp_path / "own_file.py").write_text("class Thing: pass\n")
     path = f"{tmp_path / 'own_file.py'}:Thing"
     thing = find_member(path, "student", "")
-    assert thing.__module__ == "own_file"
+    assert pickle.loads(pickle.dumps(thing)) is thing
     assert find_member(path, "student", "") is thing
     with pytest.raises(UserError, match="has no Other"):
         find_member(path.replace("Thing", "Other"), "student", "")
     with pytest.raises(UserError, match="nowhere.py cannot be imported"):
         find_member("nowhere.py:Thing", "student", "")
+
+
+def test_files_of_one_name_are_told_apart(tmp_path, monkeypatch):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "csv.py").write_text(f"class Thing: of = {folder!r}\n")
+    first, second = (find_member(f"{tmp_path / x}/csv.py:Thing", "student", "") for x in "ab")
+    assert (first.of, second.of) == ("a", "b") and code_of(first) != code_of(second)
+    # Python's own is where it was.
+    assert sys.modules.get("csv", csv) is csv
+    for folder in ("a", "b"):
+        monkeypatch.chdir(tmp_path / folder)
+        assert find_member("csv.py:Thing", "student", "").of == folder
+
+
+def test_a_file_that_was_mended_is_read_again(tmp_path):
+    file = tmp_path / "broken.py"
+    file.write_text("class Thing: pass\nraise ValueError('not yet')\n")
+    with pytest.raises(UserError, match="not yet"):
+        find_member(f"{file}:Thing", "student", "")
+    file.write_text("class Thing: pass\n")
+    assert find_member(f"{file}:Thing", "student", "").__name__ == "Thing"

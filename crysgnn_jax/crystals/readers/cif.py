@@ -514,7 +514,8 @@ def _occupancy(text: str) -> float:
 def _of_label(label: str, formula: Counter[int]) -> int | None:
     """Atomic number of a site without a type, by its label; None where that is no element.
 
-    ``CO3``, ``H2O`` and ``OH`` are groups of atoms, not cobalt, hydrogen and holmium.
+    Of labels that are groups of atoms, such as ``CO3`` and ``OH``, the first atom counts where the
+    formula has it, and has no element of both letters.
     """
     letters = re.match(r"[A-Za-z]*", label)[0]  # type: ignore[index]
     if len(letters) > 2:
@@ -688,10 +689,12 @@ def _same_crystal(one: Atoms, other: Atoms, cell: gemmi.UnitCell) -> bool:
 def _is_substitution(stated: Counter[int], found: Counter[int]) -> bool:
     """Whether atoms are those of a formula with others in the places of some: the formula is that
     of the parent. What a file cut short has is a part of its formula's elements."""
+    if set(found) <= set(stated):
+        return False
     if sorted(_reduced(stated).values()) == sorted(_reduced(found).values()):
         return True
     units = found.total() / stated.total()
-    return bool(set(found) - set(stated)) and abs(units - round(units)) < 0.05 * units
+    return abs(units - round(units)) < 0.05 * units
 
 
 @functools.lru_cache(maxsize=1024)

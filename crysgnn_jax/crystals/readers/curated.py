@@ -16,9 +16,10 @@ _OPEN = 16
 
 
 class Item(NamedTuple):
-    """One undecoded crystal: its shard, and which of that one's it is."""
+    """One undecoded crystal: its shard, what is in that, and which of its crystals it is."""
 
     shard: str
+    digest: str
     row: int
 
     @property
@@ -33,7 +34,7 @@ def decode_item(item: Item) -> Crystal:
     Raises:
       InvalidCrystal: as in `Crystal`.
     """
-    return _opened(item.shard).crystal(item.row)
+    return _opened(item.shard, item.digest).crystal(item.row)
 
 
 class _Crystals:
@@ -69,7 +70,10 @@ class _Crystals:
         )
 
 
-_opened = functools.lru_cache(_OPEN)(_Crystals)
+@functools.lru_cache(_OPEN)
+def _opened(path: str, digest: str) -> _Crystals:
+    """A shard with this content: a set that is made anew has another in the same place."""
+    return _Crystals(path)
 
 
 class Curated:
@@ -120,7 +124,7 @@ class Curated:
         numbers = np.searchsorted(self._first, rows, side="right") - 1
         within = (rows - self._first[numbers]).tolist()
         return [
-            Item(self.curated.shard_path(number), row)
+            Item(self.curated.shard_path(number), self.curated.shards[number]["digest"], row)
             for number, row in zip(numbers.tolist(), within)
         ]
 

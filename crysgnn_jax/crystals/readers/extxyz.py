@@ -26,6 +26,7 @@ MAX_SHAPES = 10_000
 _COLUMN = re.compile(rb'Properties\s*=\s*"?([^"\s]+)', re.IGNORECASE)
 _COUNT = re.compile(rb"\d{1,12}")
 _DIGITS = re.compile(rb"\d+")
+_NAME = re.compile(rb"""[^\s="']+(?=\s*=)""")
 _LINES = 10_000
 """That are read at once."""
 
@@ -75,7 +76,7 @@ def _as_frame(name: str, number: int, id: str, content: bytes) -> XyzFrame:
 def _index(file: Hashed, name: str, id: str) -> tuple[array, array, Catalogue]:
     """Where the frames of a file begin, how long they are, and what they carry."""
     starts, sizes, catalogue = array("Q"), array("Q"), Catalogue()
-    shapes: dict[bytes, dict[str, float]] = {}
+    shapes: dict[Any, dict[str, float]] = {}
     at, number = 0, 1
     ahead: list[bytes] = file.lines(1)
     while ahead:
@@ -99,7 +100,8 @@ def _index(file: Hashed, name: str, id: str) -> tuple[array, array, Catalogue]:
         if problem:
             catalogue.add_problem(Problem(frame_id, f"{name} cannot be read: {problem}"))
         else:
-            shape = _DIGITS.sub(b"0", header)
+            # Other numbers in the same places; but those in names tell labels apart.
+            shape = _DIGITS.sub(b"0", header), *_NAME.findall(header)
             if shape not in shapes:
                 if len(shapes) >= MAX_SHAPES:
                     shapes.clear()

@@ -1,5 +1,6 @@
 """Structure files of any format, alone or in a folder."""
 
+import contextlib
 import math
 import os
 import warnings
@@ -32,6 +33,7 @@ from crysgnn_jax.crystals.readers.limits import (
     seconds_for,
     time_limit,
 )
+from crysgnn_jax.crystals.readers.shelx import problem_of_res
 from crysgnn_jax.crystals.sources import Source
 from crysgnn_jax.errors import InvalidCrystal, UserError, printable
 
@@ -184,6 +186,10 @@ def single_structure(path: Path, id: str) -> Crystal:
     Raises:
       InvalidCrystal: it cannot be read, or is no ordered, periodic crystal.
     """
+    if path.suffix.lower() == ".res":
+        with contextlib.suppress(OSError):  # ASE's reader tells of it
+            if problem := problem_of_res(path.read_text(encoding="latin-1")):
+                raise InvalidCrystal(id, f"{path.name} {problem}")
     return Crystal.from_ase(_read_ase(path, id, SECONDS)[-1], id)
 
 
