@@ -236,7 +236,7 @@ def pretrain(
             progress=Progress(training.epochs, network, quiet=quiet),
             about={"command": "pretrain", "data": [source.name], "limit": None},
             overwrite=overwrite,
-            named={} if teacher is None else {"follow": str(teacher.path)},
+            named=_named(follow=teacher, exclude=exclude),
             continued=continued,
         ),
         PretrainingTask(objectives, **following),
@@ -334,9 +334,18 @@ def train(
         unlabelled=_sources(unlabelled),
         pull=pull_name,
         untagged=untagged,
-        taught=learning.taught_by > 0,
+        distilled=learning.weight != 0,
+        needs_unlabelled=learning.needs_unlabelled(),
         quiet=quiet,
     )
+    taught = {}
+    if prepared.teacher is not None:
+        taught = {
+            "teacher": shipped.label_of(prepared.teacher.path),
+            **_named(unlabelled=unlabelled),
+        }
+        if untagged.untagged_epochs is not None:
+            taught["untagged_epochs"] = untagged.untagged_epochs
     parts = prepared.split(split, training.seed)
     chosen.require(len(parts.train))
     result = prepared.learn(
@@ -353,9 +362,7 @@ def train(
         cache=cache,
         draw=draw_run,
         overwrite=overwrite,
-        named={}
-        if prepared.teacher is None
-        else {"teacher": shipped.label_of(prepared.teacher.path)},
+        named={**_named(autoencoder=autoencoder), **taught},
         continued=continued,
     )
     run.require_shared(Path(workdir), "workdir")
@@ -370,6 +377,28 @@ def _model(given: TrainedModel | Path | str, parameter: str) -> TrainedModel:
 
 def _teacher(given: TrainedModel | Path | str | None) -> lesson.Teacher | None:
     return lesson.load_teacher(given) if isinstance(given, (str, Path)) else given
+
+
+IN_MEMORY = "what was in memory"
+"""Stands in a run's ``config.json`` for what has no name: a run by that file alone is refused."""
+
+
+def _named(**given: Any) -> dict[str, Any]:
+    """What ``config.json`` says by the names of flags, of what was given, where it was: paths as
+    they are; a list stays one."""
+
+    def words(value: Any) -> Any:
+        if isinstance(value, TrainedModel):
+            return shipped.label_of(value.path)
+        if isinstance(value, (list, tuple)) and all(isinstance(x, (str, Path)) for x in value):
+            return [str(x) for x in value]
+        return str(value) if isinstance(value, (str, Path)) else IN_MEMORY
+
+    return {
+        name: words(value)
+        for name, value in given.items()
+        if value is not None and not (isinstance(value, (list, tuple)) and not value)
+    }
 
 
 def _sources(data: Any) -> list[Source]:

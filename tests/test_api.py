@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,9 @@ def test_a_module_of_ones_own_is_distilled_into_and_predicts(folder, here, teach
         **here,
     )
     assert model.name == "test_api:Small" and model.result["distilled"]
+    # What a run by its config.json alone would need is in there.
+    config = json.loads((folder / "own" / "config.json").read_text())
+    assert config["named"] == {"teacher": str(teacher.path), "untagged_epochs": 0}
     found = model.predict([bulk("Cu"), bulk("NaCl", "rocksalt", a=5.64)], cache=here["cache"])
     assert found.ids.tolist() == ["0", "1"] and np.isfinite(found.values).all()
     again = cg.load(folder / "own").predict([bulk("Cu")], cache=here["cache"])

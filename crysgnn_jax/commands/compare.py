@@ -209,13 +209,14 @@ def _columns(args: argparse.Namespace, teacher: "Teacher") -> list[_Column]:
 
 def _jobs(args: argparse.Namespace, devices: "Devices", base: Path) -> Iterator[_Job]:
     """All cells of the table; graphs and the teacher's embeddings are made on the way."""
-    from crysgnn_jax.commands import data
+    from crysgnn_jax.commands import data, students
     from crysgnn_jax.crystals.readers import read
     from crysgnn_jax.crystals.sources import require_tag
     from crysgnn_jax.graphs.settings import FeaturiserSettings
     from crysgnn_jax.reporting.comparison import DISTILLED, Cell
     from crysgnn_jax.training.lesson import choose_property, load_teacher, prepare
 
+    _, learning = students.settings_of(args)
     source = read(args.data)
     properties = [choose_property(args.data, source, name) for name in args.properties or (None,)]
     require_tag(source, args.split)
@@ -236,7 +237,7 @@ def _jobs(args: argparse.Namespace, devices: "Devices", base: Path) -> Iterator[
                 graphs=flags.given(args, FeaturiserSettings),
                 unlabelled=unlabelled,
                 pull=args.pull,
-                taught=args.taught_by > 0,
+                needs_unlabelled=learning.needs_unlabelled(),
                 untagged=UntaggedSettings(**flags.given(args, UntaggedSettings)),
             )
             for variant in column.variants

@@ -83,7 +83,9 @@ def flags_of_run(config: Mapping[str, Any]) -> dict[str, Any]:
         weights = dict(settings.pop("weights", {}))
         weights.pop("teacher_embeddings", None)  # which --follow is
         out["objectives"] = weights
-        names = ("epochs", "batch_size", "learning_rate", "seed", "temperature")
+        names = ("epochs", "batch_size", "accumulate", "learning_rate", "seed", "temperature")
+        # Of a mixture of one's own, what an objective is set to stands under its name.
+        settings |= settings.get("contrastive") or {}
         out |= {name: settings[name] for name in names if name in settings}
     else:
         if out["command"] == "finetune":

@@ -126,6 +126,8 @@ def execute(args: argparse.Namespace) -> None:
     short = [name.rpartition(":")[2] for name in args.students]
     if len(set(short)) < len(short):
         raise UserError(f"`students` {' '.join(args.students)}: two have the same name; rename one")
+    if args.weight == 0:
+        raise UserError("`weight` 0 is the student alone, which is judged anyway; give more")
     if args.record is not None:
         cli.require_writable(args.record)
     dft, measured = _sources(args)

@@ -119,7 +119,7 @@ def execute(args: argparse.Namespace) -> None:
             unlabelled=unlabelled,
             pull=learning.pull,
             untagged=untagged,
-            taught=learning.taught_by > 0,
+            needs_unlabelled=learning.needs_unlabelled(),
         )
         for variant in variants
     }

@@ -42,7 +42,7 @@ def execute(args: argparse.Namespace) -> None:
     from crysgnn_jax.graphs.settings import FeaturiserSettings
     from crysgnn_jax.reporting.run import draw_run, title_of
     from crysgnn_jax.training.devices import Devices
-    from crysgnn_jax.training.lesson import Student, choose_property, prepare
+    from crysgnn_jax.training.lesson import Student, choose_property, prepare, warn_of_labels
     from crysgnn_jax.training.logs import Progress
     from crysgnn_jax.training.model_file import export
     from crysgnn_jax.training.predictor import TrainedModel
@@ -59,6 +59,7 @@ def execute(args: argparse.Namespace) -> None:
     require_tag(source, args.split)
     source = data.limited(source, args.limit, property)
     teacher = TrainedModel.load(args.teacher, "teacher")
+    warn_of_labels(teacher)
     path = args.workdir or Path("runs") / f"finetune-{Path(args.data).stem}-{property}"
     devices = as_begun(Devices(args.devices), path, anew=args.overwrite)
     student = Student.of_pretrained(teacher, freeze=args.freeze)

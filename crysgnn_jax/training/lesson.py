@@ -343,7 +343,17 @@ class Lesson:
         n = learning.taught_by
         if not n or self.teacher is None:
             return self
+        if learning.unlabelled_per_batch == 0:
+            raise UserError(
+                "`unlabelled_per_batch` 0: nothing would be learned from what members say; leave "
+                "it or `taught_by` out"
+            )
         rows = np.setdiff1d(self.not_tested(split), np.concatenate([split.train, split.validation]))
+        if not len(rows):
+            raise UserError(
+                "`taught_by`: there are no crystals without a label that members could tell of; "
+                "give `unlabelled`"
+            )
         members = []
         for k in range(n):
             run, task = self.run(
@@ -390,6 +400,7 @@ class Lesson:
           UserError: the network is a user's own, or its settings are, and it is no student.
         """
         training, learning = self.settings(training, learning, len(split.train), len(devices))
+        mixes = learning.unlabelled_per_batch and self.taught is None
         student, network = self.student, self.student.network
         module = build_student(student.name, network, student.model, self.store.settings.cutoff)
         run = Run(
@@ -413,11 +424,28 @@ class Lesson:
             start=student.start,
             rule=rule,
             model=student.model,
-            unlabelled=self.unlabelled if learning.unlabelled_per_batch else None,
+            unlabelled=self._mixed_in(split) if mixes else None,
             taught=self.taught,
             teacher_name=shipped.label_of(self.teacher.path) if self.teacher else "",
         )
         return run, task
+
+    def _mixed_in(self, split: Split) -> np.ndarray | None:
+        """Rows of the store that came without labels, but those with the reduced formula of a
+        crystal that is to be tested on; None where there is no teacher to pull on them.
+
+        Raises:
+          UserError: there are none.
+        """
+        if self.teacher is None:
+            return None
+        known = np.array([], int) if self.unlabelled is None else self.unlabelled
+        rows = np.intersect1d(known, self.not_tested(split))
+        if not len(rows):
+            raise UserError(
+                "`unlabelled_per_batch`: there are no crystals without labels; give `unlabelled`"
+            )
+        return rows
 
 
 @functools.cache
@@ -439,7 +467,7 @@ def prepare(
     unlabelled: Sequence[Source] = (),
     pull: str = "released",
     untagged: UntaggedSettings | None = None,
-    taught: bool = False,
+    needs_unlabelled: bool = False,
     quiet: bool = False,
 ) -> Lesson:
     """Graphs and, with a teacher, its embeddings.
@@ -460,7 +488,8 @@ def prepare(
         student follows on the bundled crystals.
       pull: name of the teacher's pull.
       untagged: how to follow the teacher before any label; None for not at all.
-      taught: whether members are to tell of the unlabelled crystals, which then are needed.
+      needs_unlabelled: whether unlabelled crystals are needed after the student's start too: for
+        members to tell of, or in the steps. The bundled ones where none are given.
       quiet: show no progress.
 
     Raises:
@@ -482,7 +511,7 @@ def prepare(
             stage = None
         elif not unlabelled:
             others = [read("bundled")]
-    if taught and knows_others and not unlabelled:
+    if needs_unlabelled and knows_others and not unlabelled:
         others = [read("bundled")]
     unlabelled = unlabelled or others
     if unlabelled and distilled and teacher is not None:
@@ -547,13 +576,18 @@ def load_teacher(given: Path | str, parameter: str = "teacher") -> Teacher:
         )
         return CHGNetTeacher.load()
     teacher = TrainedModel.load(given, parameter)
+    warn_of_labels(teacher)
+    return teacher
+
+
+def warn_of_labels(teacher: TrainedModel) -> None:
+    """Warn of a network that has seen labels, and so may know those that are tested on."""
     if teacher.property is not None:
         _log.warning(
             "the teacher %s was trained on %s: what it teaches knows those labels, and a test on "
             "crystals that it has seen is none",
-            *(teacher.path, teacher.property),
+            *(shipped.label_of(teacher.path), teacher.property),
         )
-    return teacher
 
 
 def choose_property(data: str, source: Source, choice: str | None) -> str:

@@ -8,7 +8,8 @@ relaxation with another functional is found. Formulas alone may be kept, and les
 where bytes count: of 32 bits and 100,000 formulas, one formula in 43,000 is taken for a known one
 by chance.
 
-What has learned from another network, or from its weights, has that one's memory as well.
+What has learned from another network without labels, or from its weights, has that one's memory as
+well. A network that was trained on a property has none: that it knows labels is warned of anyway.
 """
 
 import dataclasses

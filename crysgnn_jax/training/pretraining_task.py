@@ -68,7 +68,8 @@ def needed_lists(objectives: Weighted) -> tuple[str, ...]:
 
 
 def _differing(objective: Objective) -> dict[str, Any]:
-    """The settings of an objective that are not at their defaults; functions by name."""
+    """The settings of an objective that are not at their defaults; functions by name, those of
+    others than the package by their code too."""
     found = {}
     fields: Any = objective
     for field in dataclasses.fields(fields):
@@ -76,6 +77,8 @@ def _differing(objective: Objective) -> dict[str, Any]:
         if value != field.default:
             named = callable(value)
             found[field.name] = f"{value.__module__}:{value.__qualname__}" if named else value
+            if named and is_own(value):
+                found[f"{field.name}_code"] = code_of(value)
     return found
 
 

@@ -224,7 +224,9 @@ class PropertyTask:
             )
             if workdir.ours:
                 reference.save(workdir.path / REFERENCE)
-            return self._result(run, targets, predictions, standardiser, fitted)
+            result = self._result(run, targets, predictions, standardiser, fitted)
+            # The projection that the pull looks through is no part of what predicts.
+            return {**result, "parameters": sum(x.size for x in jax.tree.leaves(own["params"]))}
 
         return Learner(
             module,

@@ -77,11 +77,6 @@ class Run:
     continued: bool = False
 
     @property
-    def steps_per_epoch(self) -> int:
-        """How many steps the training crystals are, the last of them maybe a smaller one."""
-        return -(-len(self.split.train) // (self.settings.batch_size * len(self.devices)))
-
-    @property
     def learners(self) -> Devices:
         """The devices as the steps use them, each for as many batches as are accumulated."""
         return self.devices.times(self.settings.accumulate)
@@ -164,14 +159,15 @@ def train(run: Run, task: Task, draw: Draw = no_pictures) -> dict[str, Any]:
         if workdir.result is not None:
             run.progress.say(f"{workdir.path} holds a finished run")
             return workdir.result
-        run.progress.begin(_plan(run, task, workdir), _beside(run))
         learner = task.set_up(run, workdir)
+        steps = _steps_of_an_epoch(run, learner)
+        run.progress.begin(_plan(run, task, workdir, steps), _beside(run, steps))
         log: Log = NoLog()
         if workdir.ours:
             write_left_out(run.store, workdir.path)
             trackers = trackers_of(run.settings, workdir.path, run.made_with(task))
             log = MetricsLog(workdir.metrics, trackers)
-        result = _learn(run, learner, workdir, log)
+        result = _learn(run, learner, workdir, log, steps)
 
         def finish() -> dict[str, Any]:
             draw(workdir.path, result)
@@ -255,14 +251,31 @@ SHOWN_AFTER = 60.0
 """Seconds after which what one machine has written is to be seen on the others."""
 
 
-def _learn(run: Run, learner: Learner, workdir: Workdir, log: Log) -> dict[str, Any]:
-    """Train, or go on from the last checkpoint; the content of ``result.json``."""
+_COUNTED = 8
+"""Epochs whose steps are counted: their number differs a little from epoch to epoch."""
+
+
+def _steps_of_an_epoch(run: Run, learner: Learner) -> float:
+    """How many steps an epoch has, on average: batches hold as many crystals as fit into their
+    size, so that it is not the number of crystals by that of a batch. A function of the seed, and
+    so the same for a run that goes on."""
+    seed, rows = run.settings.seed, run.split.train
+    counted = range(min(_COUNTED, run.settings.epochs))
+    return float(np.mean([len(learner.loader.epoch(rows, (seed, epoch))) for epoch in counted]))
+
+
+def _learn(run: Run, learner: Learner, workdir: Workdir, log: Log, steps: float) -> dict[str, Any]:
+    """Train, or go on from the last checkpoint; the content of ``result.json``.
+
+    Args:
+      steps: of an epoch. By them the learning rate knows when it is to have fallen to 0.
+    """
     settings, devices = run.settings, run.learners
     before = workdir.continuations[-1] if workdir.continuations else None
     epochs = settings.epochs - (before["after_epoch"] if before else 0)
     optimiser = create_optimiser(
         settings.learning_rate,
-        epochs * run.steps_per_epoch,
+        round(epochs * steps),
         weight_decay=settings.weight_decay,
     )
     trainer = Trainer(
@@ -297,10 +310,11 @@ def _learn(run: Run, learner: Learner, workdir: Workdir, log: Log) -> dict[str, 
     if names := unchanged(begun_with, found.variables["params"]):
         untouched = {"untouched": names}
     continued = {"continued": workdir.continuations} if before else {}
-    return {**finished, **trainer.summary(found), **continued, **untouched}
+    # A task may say that some of what was trained is not a part of the network.
+    return {**trainer.summary(found), **finished, **continued, **untouched}
 
 
-def _plan(run: Run, task: Task, workdir: Workdir) -> str:
+def _plan(run: Run, task: Task, workdir: Workdir, steps_of_an_epoch: float) -> str:
     """What a run will do, in a line."""
     split, settings = run.split, run.settings
     crystals = f"{len(split.train):,} crystals to train on, {len(split.validation):,} to validate"
@@ -309,7 +323,8 @@ def _plan(run: Run, task: Task, workdir: Workdir) -> str:
     epochs = f"{settings.epochs} epoch{'s' if settings.epochs > 1 else ''}"
     if settings.patience is not None:
         epochs = f"at most {epochs}"
-    steps = f"{run.steps_per_epoch:,} step{'s' if run.steps_per_epoch > 1 else ''}"
+    n = round(steps_of_an_epoch)
+    steps = f"{n:,} step{'s' if n > 1 else ''}"
     more = ""
     if workdir.continuations:
         last = workdir.continuations[-1]
@@ -318,11 +333,11 @@ def _plan(run: Run, task: Task, workdir: Workdir) -> str:
     return f"{crystals}; {task.in_words()}; {epochs}{more} of {steps}, on {run.devices}"
 
 
-def _beside(run: Run) -> float:
+def _beside(run: Run, steps: float) -> float:
     """How long validation and statistics take, as a part of what the steps of an epoch take: a
     pass without gradients takes about a third of one with them."""
     n_train = len(run.split.train)
-    statistics = min(1.0, STATISTICS_STEPS / run.steps_per_epoch)
+    statistics = min(1.0, STATISTICS_STEPS / steps)
     return (statistics + len(run.split.validation) / n_train) / 3
 
 

@@ -171,6 +171,10 @@ class PropertySettings:
         kind="natural int",
     )
 
+    def needs_unlabelled(self) -> bool:
+        """Whether it takes crystals without labels, beside those that a student begins with."""
+        return self.taught_by > 0 or bool(self.unlabelled_per_batch)
+
     def filled(self, recipe: Recipe) -> "PropertySettings":
         """With the network's own, and the pull's, where nothing was given."""
         weight = self.weight

@@ -225,7 +225,8 @@ def make_statistics_step(
     variance of a batch, which for small batches is less than that of all crystals. Here they are
     taken anew, with n = 1, 2, … and the parameters as they are: the mean of the means, and the
     mean of the variances with the variance of the means. ``n`` is a float32 scalar. Norms that do
-    not know `norms.LATEST` go on following the batches. Of several rounds, each is such a batch.
+    not know `norms.LATEST` follow the batches, by less and less. Of several rounds, each is such a
+    batch.
     """
 
     def step(state: TrainState, graph: jraph.GraphsTuple, n: jax.Array) -> TrainState:

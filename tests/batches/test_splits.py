@@ -57,6 +57,16 @@ def test_file_of_an_earlier_run(tmp_path):
     assert again.ids(store) == split.ids(store)
 
 
+def test_crystals_of_a_file_that_are_gone_are_told(tmp_path, caplog):
+    path = tmp_path / "splits.json"
+    split = make_split(Store(["A"] * 30), np.arange(30), "random", seed=1)
+    path.write_text(json.dumps(split.ids(Store(["A"] * 30))))
+    known = np.arange(25)
+    again = make_split(Store(["A"] * 30), known, str(path), seed=0)
+    assert again.test.tolist() == [row for row in split.test if row < 25]
+    assert "5 of its 30 crystals are not among those with the label" in caplog.text
+
+
 @pytest.mark.parametrize(
     "content, message",
     [

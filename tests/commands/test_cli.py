@@ -16,7 +16,7 @@ from ase.io import write
 
 from crysgnn_jax.__main__ import COMMANDS, overview
 from crysgnn_jax.bars import Bar
-from crysgnn_jax.commands import cli, compare, distill, predict, pretrain
+from crysgnn_jax.commands import cli, compare, debias, distill, predict, pretrain
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.models.registry import find_network
@@ -249,6 +249,11 @@ def test_what_a_flag_wants_is_said(command, words, message, capsys):
 @pytest.mark.parametrize(
     "command, words, message",
     [
+        (
+            debias,
+            ["--data", "good", "--dft-column", "a", "--experiment-column", "b", "--weight", "0"],
+            "--weight 0 is the student alone, which is judged anyway; give more",
+        ),
         (distill, ["--student", "cgnn"], "--student cgnn: did you mean cgcnn? there is"),
         (distill, ["--student", "cgcnn", "--data", "labelless"], "has 2 structures and no labels"),
         (distill, ["--student", "cgcnn", "--data", "good/id_prop.csv"], "give the folder, good"),

@@ -89,6 +89,16 @@ def test_a_file_that_is_not_there_is_named(capsys):
     assert "--config nowhere.yml: cannot be read" in capsys.readouterr().err
 
 
+def test_what_a_pre_training_run_is_set_to_is_in_its_flags():
+    settings = {"epochs": 3, "accumulate": 4, "weights": {"contrastive": 1.0},
+                "contrastive": {"temperature": 0.1}}  # fmt: skip
+    made_with = {"command": "pretrain", "network": "cgcnn", "data": ["a"], "settings": settings}
+    assert flags_of_run({"made_with": made_with}) == {
+        "command": "pretrain", "network": "cgcnn", "data": ["a"], "epochs": 3, "accumulate": 4,
+        "temperature": 0.1, "objectives": {"contrastive": 1.0},
+    }  # fmt: skip
+
+
 @pytest.mark.slow
 def test_the_settings_of_a_run_make_it_again(here):
     flags = ("--student", "cgcnn", "--teacher", here / "teacher", "--weight", "0.3")

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 
+import crysgnn_jax.training.run as training
 from crysgnn_jax import stopping
 from crysgnn_jax.commands import cli, distill, pretrain
 from crysgnn_jax.crystals.table import write_table
@@ -113,6 +114,30 @@ def test_pretraining_writes_its_files(here):
     assert config["environment"]["jax"] == jax.__version__
     assert (teacher / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert (teacher / "skipped.csv").read_text().splitlines() == ["id,reason"]
+
+
+def test_the_rate_falls_over_the_steps_that_there_are(here, tmp_path, monkeypatch):
+    """Which are not the crystals by those of a batch: there are as many in one as fit."""
+    told, planned = [], []
+    create = training.create_optimiser
+
+    class Enough(Exception):
+        pass
+
+    def creating(rate, total_steps, **more):
+        told.append(total_steps)
+        return create(rate, total_steps, **more)
+
+    def fit(trainer, *_):
+        planned.append(sum(len(trainer.plan(epoch)) for epoch in range(6)))
+        raise Enough
+
+    monkeypatch.setattr(training, "create_optimiser", creating)
+    monkeypatch.setattr(training.Trainer, "fit", fit)
+    flags = ["--epochs", "6", "--batch-size", "9", "--accumulate", "3", "--n-convolutions", "1"]
+    with pytest.raises(Enough):
+        cli.call(pretrain, [*_data(here), *flags, "--workdir", str(tmp_path / "run")])
+    assert told == planned
 
 
 def test_twins(here, capsys):

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from toy_sets import write_set
 
-from crysgnn_jax.commands import distill
+from crysgnn_jax.commands import distill, embed
+from crysgnn_jax.commands.cli import call
 from crysgnn_jax.crystals.readers import read
 from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.errors import UserError
 from crysgnn_jax.graphs.build import build_store
 from crysgnn_jax.graphs.settings import FeaturiserSettings
-from toy_runs import prepare, run
+from toy_runs import COMMON, prepare, run
 from toys import collection
 
 
@@ -53,6 +54,8 @@ def test_crystals_that_have_labels_elsewhere_are_left_out(twins):
     assert result["n_train"] + result["n_validation"] + result["n_test"] == 24
     made_with = json.loads((twins / "distilled" / "config.json").read_text())["made_with"]
     assert made_with["unlabelled"]["per_batch"] == 4
+    # What the pull looks through is no part of the student.
+    assert result["parameters"] == _result(twins / "vanilla")["parameters"]
     lines = _predictions(twins / "distilled").splitlines()
     assert len(lines) == 1 + 24
 
@@ -92,13 +95,48 @@ def test_how_many_a_step_holds_is_a_setting(here, twins):
         (("--vanilla", "--unlabelled", "more.npz"), "--unlabelled: there is no teacher to pull"),
         (("--unlabelled", "toys.npz"), "--unlabelled: none of its crystals can be used, or all"),
         (("--unlabelled", "nowhere"), "nowhere: no such file or folder"),
+        (
+            ("--weight", "0.1", "--teacher", "vectors.npz", "--unlabelled-per-batch", "4"),
+            "--unlabelled-per-batch: there are no crystals without labels; give --unlabelled",
+        ),
+        (
+            ("--weight", "0.1", "--teacher", "vectors.npz", "--taught-by", "2"),
+            "--taught-by: there are no crystals without a label that members could tell of",
+        ),
+        (
+            (
+                "--weight",
+                "0.1",
+                "--unlabelled",
+                "more.npz",
+                "--taught-by",
+                "2",
+                "--unlabelled-per-batch",
+                "0",
+            ),
+            "--unlabelled-per-batch 0: nothing would be learned from what members say",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_told(here, monkeypatch, flags, message):
     monkeypatch.chdir(here)
+    words = [*COMMON, "--cache", "cache", "--output", "vectors.npz", "toys.npz"]
+    call(embed, ["--model", "teacher", *words])
     with pytest.raises(UserError, match=message):
         _distil(here, "bad", *flags)
     assert not (here / "bad").exists()
+
+
+def test_those_of_a_formula_that_is_tested_on_are_left_out(here, twins):
+    iron = collection(6)[5]
+    other = type(iron)("other", iron.species, iron.frac_coords, 1.1 * iron.lattice)
+    write_table(here / "iron.npz", [other, *collection(44)[30:32]])
+    sides = {"train": range(7, 24), "validation": [0, 1, 2], "test": [3, 4, 5, 6]}
+    split = {name: [f"c{row}" for row in rows] for name, rows in sides.items()}
+    (here / "apart.json").write_text(json.dumps(split))
+    flags = ("--unlabelled", here / "iron.npz", "--unlabelled-per-batch", "4")
+    _distil(here, "apart", "--weight", "0.1", "--split", here / "apart.json", *flags)
+    assert _result(here / "apart")["n_unlabelled"] == 2
 
 
 def test_each_step_holds_some_of_them(here):

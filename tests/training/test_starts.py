@@ -16,10 +16,13 @@ from crysgnn_jax.crystals.readers import crystal_list
 from crysgnn_jax.crystals.table import write_table
 from crysgnn_jax.graphs.build import build_store
 from crysgnn_jax.graphs.settings import FeaturiserSettings
+from crysgnn_jax.members import code_of
 from crysgnn_jax.models.registry import find_network
 from crysgnn_jax.objectives.distillation import standardised_loss
+from crysgnn_jax.pretraining.teacher_embeddings import TeacherEmbeddings
 from crysgnn_jax.training.lesson import Student, shipped_start
 from crysgnn_jax.training.predictor import TrainedModel
+from crysgnn_jax.training.pretraining_task import _differing
 from crysgnn_jax.training.property_task import Start
 from crysgnn_jax.training.run import name_of_leaf
 from crysgnn_jax.training.taught import what_members_say
@@ -61,6 +64,17 @@ def test_a_start_of_the_package_takes_the_place_of_one_that_nobody_asked_for():
     assert found(student) is None
     there = found(dataclasses.replace(student, start_is_default=True))
     assert there is not None and there.path.name == "crysgnn-mp-crysxpp"
+
+
+def own_pull(student, teacher, batch):
+    """Not one of the package's."""
+    return standardised_loss(student, teacher, batch)
+
+
+def test_a_start_that_followed_by_an_own_pull_is_found_by_the_code_of_that():
+    found = _differing(TeacherEmbeddings(64, own_pull))
+    assert found["pull"].endswith(":own_pull") and found["pull_code"] == code_of(own_pull)
+    assert _differing(TeacherEmbeddings(64)) == {}
 
 
 def test_a_student_learns_without_labels_all_but_its_head(here):
