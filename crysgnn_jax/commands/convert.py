@@ -25,7 +25,7 @@ def parser() -> flags.Parser:
         "checkpoint",
         type=Path,
         metavar="CHECKPOINT",
-        help=".pth.tar as the authors' code saves it (needs the extra 'convert'), or .npz with the "
+        help=".pth.tar as the authors' code saves it (needs the extra torch), or .npz with the "
         "names of its state dict",
     )
     out.add_argument(

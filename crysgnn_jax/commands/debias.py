@@ -106,7 +106,8 @@ def parser() -> flags.Parser:
             type=kind,
             metavar="N" if name == "epochs" else "X",
             default=field.default,
-            help=f"the same of the steps on measured values (default {default})",
+            help=f"as --{name.replace('_', '-')}, of the steps on measured values "
+            f"(default {default})",
         )
     flags.add_student_flags(out, settings=False)
     flags.add_data_flags(out)

@@ -3,7 +3,7 @@
 crysgnn predict --model formation_energy my_cifs/ --output predictions.csv
 crysgnn predict --model runs/my_run/distilled a.cif b.cif POSCAR
 crysgnn predict --model band_gap --model bulk_modulus my_cifs/ --output found.parquet
-crysgnn predict --model 'runs/compare/*/distilled' my_cifs/
+crysgnn predict --model 'runs/compare-elastic/cells/bulk_modulus_vrh/cgcnn/*-distilled' my_cifs/
 cat a.cif | crysgnn predict --model band_gap -
 """
 
