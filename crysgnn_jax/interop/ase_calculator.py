@@ -39,8 +39,9 @@ class PropertyCalculator(Calculator):
     between structures of any composition that its training data hold. There are no forces: the
     network has learned relaxed structures, and ASE's error says so.
 
-    A calculation takes about a second. For many structures at once, `TrainedModel.predict` is
-    faster by far.
+    The first calculation takes seconds, for the network is compiled for graphs of that size; others
+    of the same size take a small part of that. For many structures at once, `TrainedModel.predict`
+    is faster by far.
 
     Args:
       model: a `TrainedModel`, a `Committee`, or the name or path of a network.

@@ -27,29 +27,79 @@ AXIS = "devices"
 """Name of the device axis inside steps, which batches carry with them: see `Devices.put`."""
 
 
-class Compiled:
-    """A function compiled for several devices, once.
+KEPT = 40
+"""Compiled programs after which those of before are let go."""
 
-    Batches have one static shape, so that a second compilation can only be a mistake, and a slow
-    one: it is refused.
+
+class _Programs:
+    """What has been compiled in this process, and is kept.
+
+    `jax.pmap` keeps its programs for as long as the process lives. On a CPU each is some hundred
+    memory maps, of which Linux gives a process 65,530: without this, there are none left after some
+    sixty trainings, or some hundred predictions.
+
+    Attributes:
+      made: since they were last let go.
+      times: that they were.
     """
 
-    def __init__(self, step: Callable, devices: list[jax.Device], donate: tuple[int, ...]):
+    def __init__(self) -> None:
+        self.made = 0
+        self.times = 0
+
+    def let_go_of_many(self) -> None:
+        """Those that are still in use are compiled again when they are next called."""
+        if self.made > KEPT:
+            self.made = 0
+            self.times += 1
+            jax.clear_caches()
+
+
+_programs = _Programs()
+
+
+class Compiled:
+    """A function compiled for several devices.
+
+    Batches of a run have one static shape, so that a second compilation can only be a mistake, and
+    a slow one: it is refused, unless ``any_shape`` says that there may be others.
+
+    Attributes:
+      compilations: how often it was compiled, since programs were last let go.
+    """
+
+    def __init__(
+        self,
+        step: Callable,
+        devices: list[jax.Device],
+        donate: tuple[int, ...],
+        any_shape: bool = False,
+    ):
         self.compilations = 0
+        self._any_shape = any_shape
+        times = _programs.times
 
         def traced(*arguments):
             # Runs once for each new shape or type of the arguments, and not at other calls.
+            nonlocal times
+            if times < _programs.times:
+                times, self.compilations = _programs.times, 0
+            _programs.made += 1
             self.compilations += 1
-            if self.compilations > 1:
+            if self.compilations > 1 and not any_shape:
                 shapes = jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", arguments)
                 raise RuntimeError(
                     f"a step would be compiled again: its arguments are now {shapes}"
                 )
             return step(*arguments)
 
+        _programs.let_go_of_many()
         self._call = jax.pmap(traced, axis_name=AXIS, devices=devices, donate_argnums=donate)
 
     def __call__(self, *arguments: Any) -> Any:
+        # Not in the middle of a run, whose steps would be compiled once more.
+        if self._any_shape:
+            _programs.let_go_of_many()
         return self._call(*arguments)
 
 
@@ -150,14 +200,23 @@ class Devices:
                 f"give more, or `devices` {max(n_train, 1)}"
             )
 
-    def compile(self, step: Callable, *, donate: tuple[int, ...] = ()) -> "Compiled":
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What is equal for the same devices that take as many batches."""
+        return (*self._devices, self._batches)
+
+    def compile(
+        self, step: Callable, *, donate: tuple[int, ...] = (), any_shape: bool = False
+    ) -> "Compiled":
         """Compile ``step`` to run on every device at once, each on its slice of the arguments.
 
         Args:
           step: a pure function; it may sum over devices along `AXIS`.
           donate: numbers of the arguments whose memory the result may take over.
+          any_shape: whether its arguments may have several shapes, for each of which it is
+            compiled when that first comes.
         """
-        return Compiled(step, self._devices, donate)
+        return Compiled(step, self._devices, donate, any_shape)
 
     def own(self, step: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Those batches of a step that this process's devices take, device by device, and for each

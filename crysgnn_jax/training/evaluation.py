@@ -10,8 +10,31 @@ import numpy as np
 
 from crysgnn_jax.batches.loader import Loader
 from crysgnn_jax.batches.views import Batch
-from crysgnn_jax.training.devices import Devices
+from crysgnn_jax.training.devices import Compiled, Devices
 from crysgnn_jax.training.rounds import one_by_one, together
+
+
+def compiled(
+    devices: Devices,
+    function: Callable,
+    measure: Callable | None = None,
+    *,
+    any_shape: bool = False,
+) -> Compiled:
+    """What an `Evaluator` runs; arguments as of that one.
+
+    Args:
+      any_shape: as of `Devices.compile`: it is for the batches of several stores.
+    """
+
+    def outputs(variables: Any, graph: jraph.GraphsTuple) -> Any:
+        found = one_by_one(lambda batch, _: function(variables, batch), graph)
+        if measure is None:
+            return devices.of_all(found)
+        found = together(measure, found, graph)
+        return found if devices.rounds == 1 else jax.tree.map(lambda x: x[0], found)
+
+    return devices.compile(outputs, any_shape=any_shape)
 
 
 class Evaluator:
@@ -19,7 +42,8 @@ class Evaluator:
 
     Args:
       devices: where to run.
-      function: pure, (variables, batch) → outputs; compiled once.
+      function: pure, (variables, batch) → outputs, which is compiled; or what `compiled` made of
+        such a one before.
       loader: makes the batches.
       measure: pure, (outputs, batch) → metrics of the whole step, for `means`; where it is not
         given, the outputs are they.
@@ -28,19 +52,14 @@ class Evaluator:
     def __init__(
         self,
         devices: Devices,
-        function: Callable,
+        function: Callable | Compiled,
         loader: Loader,
         measure: Callable | None = None,
     ):
-        def outputs(variables: Any, graph: jraph.GraphsTuple) -> Any:
-            found = one_by_one(lambda batch, _: function(variables, batch), graph)
-            if measure is None:
-                return devices.of_all(found)
-            found = together(measure, found, graph)
-            return found if devices.rounds == 1 else jax.tree.map(lambda x: x[0], found)
-
         self._devices = devices
-        self._function = devices.compile(outputs)
+        self._function = function
+        if not isinstance(function, Compiled):
+            self._function = compiled(devices, function, measure)
         self._loader = loader
 
     def _steps(self, variables: Any, rows: np.ndarray) -> Iterator[tuple[Any, Any]]:
@@ -119,8 +138,20 @@ class Evaluator:
         return {name: float(x) if np.ndim(x) == 0 else x for name, x in means.items()}
 
 
+def what_it_says(module: nn.Module) -> Callable[[Any, jraph.GraphsTuple], dict[str, jax.Array]]:
+    """What `predicted` runs: (variables, batch) → a property predictor's outputs, and the mean of
+    the atoms' embeddings, of each crystal."""
+
+    def function(variables: Any, graph: jraph.GraphsTuple) -> dict[str, jax.Array]:
+        outputs: Any = module.apply(variables, graph, False)
+        means = Batch(graph).mean_of_atoms(outputs.embeddings)
+        return {"prediction": outputs.prediction, "embedding": means}
+
+    return function
+
+
 def predicted(
-    module: nn.Module,
+    module: nn.Module | Compiled,
     variables: Any,
     devices: Devices,
     loader: Loader,
@@ -130,7 +161,7 @@ def predicted(
     """What a property predictor says of crystals, and what it makes of them, in evaluation mode.
 
     Args:
-      module: returns a `network.Prediction`.
+      module: returns a `network.Prediction`; or what `compiled` made of `what_it_says`.
       variables: its weights.
       devices: where to run.
       loader: makes the batches.
@@ -140,12 +171,7 @@ def predicted(
     Returns:
       ``[n]`` float64, in standardised units; ``[n, d]`` float32, the mean of the atoms' embeddings.
     """
-
-    def function(variables: Any, graph: jraph.GraphsTuple) -> dict[str, jax.Array]:
-        outputs: Any = module.apply(variables, graph, False)
-        means = Batch(graph).mean_of_atoms(outputs.embeddings)
-        return {"prediction": outputs.prediction, "embedding": means}
-
+    function = module if isinstance(module, Compiled) else what_it_says(module)
     store = loader.batcher.store
     if rows is None:
         rows = np.arange(len(store))

@@ -26,8 +26,8 @@ from crysgnn_jax.objectives.property import Standardiser
 from crysgnn_jax.pretraining.registry import PRETRAINED
 from crysgnn_jax.training import explanation, shipped
 from crysgnn_jax.training.checkpoints import require_shapes, restore_best
-from crysgnn_jax.training.devices import Devices
-from crysgnn_jax.training.evaluation import Evaluator, predicted
+from crysgnn_jax.training.devices import Compiled, Devices
+from crysgnn_jax.training.evaluation import Evaluator, compiled, predicted, what_it_says
 from crysgnn_jax.training.kept_embeddings import kept_embeddings, new_embeddings
 from crysgnn_jax.training.memory import Memory
 from crysgnn_jax.training.model_file import export, read_model
@@ -254,7 +254,8 @@ class TrainedModel:
     def _compute(self, file: Path, store: GraphStore, devices: Devices, batch_size: int) -> None:
         rows = np.arange(len(store))
         batcher = self._batcher(store, rows, batch_size)
-        evaluator = Evaluator(devices, self.embed_batch, Loader(batcher, devices))
+        program = self._program("embeddings", self.embed_batch, devices)
+        evaluator = Evaluator(devices, program, Loader(batcher, devices))
         out: Any = None
         for step_rows, vectors in evaluator.batches(devices.replicate(self.variables), rows):
             if out is None:
@@ -262,6 +263,21 @@ class TrainedModel:
             for chosen, values in zip(step_rows, vectors):
                 out[batcher.atoms(chosen)] = values[batcher.graphs.nodes_of_atoms(chosen)]
         out.flush()
+
+    def _program(self, name: str, function: Callable, devices: Devices) -> Compiled:
+        """A function of variables and batches, compiled for some devices: once for each shape of
+        batches, however many stores they are of."""
+        if (name, devices.key) not in self._programs:
+            self._programs[name, devices.key] = compiled(devices, function, any_shape=True)
+        return self._programs[name, devices.key]
+
+    @functools.cached_property
+    def _programs(self) -> dict[tuple[str, Any], Compiled]:
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is compiled stays in its process, where the network is pickled or copied."""
+        return {name: value for name, value in vars(self).items() if name != "_programs"}
 
     def require_property(self) -> None:
         """
@@ -336,8 +352,9 @@ class TrainedModel:
         self.require_property()
         store.settings.require(self.featuriser, f"the network in {shipped.label_of(self.path)}")
         batcher = self._batcher(store, np.arange(len(store)), batch_size)
+        program = self._program("predictions", what_it_says(self.module), devices)
         raw, embeddings = predicted(
-            self.module, self.variables, devices, Loader(batcher, devices), progress=progress
+            program, self.variables, devices, Loader(batcher, devices), progress=progress
         )
         return self.standardiser.invert(raw), embeddings
 

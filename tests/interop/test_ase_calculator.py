@@ -1,6 +1,7 @@
 """A trained network as a calculator of ASE."""
 
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -39,6 +40,21 @@ def test_an_energy_an_atom_becomes_the_energy_of_the_cell(model, tmp_path):
     assert atoms.calc.results is seen
     with pytest.raises(PropertyNotImplementedError):
         atoms.get_forces()
+
+
+def test_structures_of_one_size_are_compiled_for_once(model):
+    calculator = cg.PropertyCalculator(dataclasses.replace(model))
+    values = []
+    for a in (3.6, 3.7, 3.8):
+        atoms = bulk("Cu", a=a)
+        calculator.calculate(atoms)
+        values.append(atoms.info["predicted_energy"])
+    assert len(set(values)) == 3
+    (program,) = calculator.model._programs.values()
+    assert program.compilations == 1
+    # It stays in this process.
+    again = pickle.loads(pickle.dumps(dataclasses.replace(calculator.model, module=None)))
+    assert again._programs == {}
 
 
 def test_another_property_is_no_energy(model):

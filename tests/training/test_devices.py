@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+import crysgnn_jax.training.devices as devices_module
 from crysgnn_jax.batches.loader import stack
 from crysgnn_jax.crystals.readers import crystal_list
 from crysgnn_jax.errors import UserError
@@ -140,6 +141,32 @@ def test_a_second_compilation_is_refused():
     assert double.compilations == 1
     with pytest.raises(RuntimeError, match=r"compiled again: .*float32\[4\]"):
         double(devices.replicate(np.ones(4, np.float32)))
+
+
+def test_of_many_programs_those_of_before_are_let_go_and_made_again(monkeypatch):
+    """A process that trained some sixty times had no memory maps left."""
+    monkeypatch.setattr(devices_module, "KEPT", 3)
+    monkeypatch.setattr(devices_module, "_programs", devices_module._Programs())
+    devices = Devices(1)
+    x = devices.replicate(np.ones(3))
+    programs = []
+    for k in range(6):
+        programs.append(devices.compile(lambda x, k=k: k * x))
+        programs[-1](x)
+    assert devices_module._programs.times == 1
+    for k, program in enumerate(programs):
+        assert devices.first(program(x)).tolist() == [k] * 3
+        assert program.compilations == 1
+    with pytest.raises(RuntimeError, match="compiled again"):
+        programs[0](devices.replicate(np.ones(4)))
+
+
+def test_programs_for_any_shape_are_compiled_once_for_each():
+    devices = Devices(1)
+    double = devices.compile(lambda x: 2 * x, any_shape=True)
+    for n in (3, 4, 3, 4):
+        assert devices.first(double(devices.replicate(np.ones(n)))).tolist() == [2] * n
+    assert double.compilations == 2
 
 
 def test_each_device_by_itself():
