@@ -251,8 +251,8 @@ SHOWN_AFTER = 60.0
 """Seconds after which what one machine has written is to be seen on the others."""
 
 
-_COUNTED = 8
-"""Epochs whose steps are counted: their number differs a little from epoch to epoch."""
+_COUNTED = 200
+"""Steps that are counted: of short epochs several, for they differ by one or two."""
 
 
 def _steps_of_an_epoch(run: Run, learner: Learner) -> float:
@@ -260,8 +260,10 @@ def _steps_of_an_epoch(run: Run, learner: Learner) -> float:
     size, so that it is not the number of crystals by that of a batch. A function of the seed, and
     so the same for a run that goes on."""
     seed, rows = run.settings.seed, run.split.train
-    counted = range(min(_COUNTED, run.settings.epochs))
-    return float(np.mean([len(learner.loader.epoch(rows, (seed, epoch))) for epoch in counted]))
+    counted: list[int] = []
+    while sum(counted) < _COUNTED and len(counted) < run.settings.epochs:
+        counted.append(len(learner.loader.epoch(rows, (seed, len(counted)))))
+    return float(np.mean(counted))
 
 
 def _learn(run: Run, learner: Learner, workdir: Workdir, log: Log, steps: float) -> dict[str, Any]:
