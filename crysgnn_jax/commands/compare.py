@@ -392,7 +392,8 @@ def _notes(
     ]
     notes[0] += (
         "The epoch is chosen on the validation crystals, the test crystals are looked at once. "
-        "Twins start from the same weights. Gain: by how much distillation lowers the mean error. "
+        "Twins have the same crystals; without an untagged stage they start from the same "
+        "weights. Gain: by how much distillation lowers the mean error. "
         "p: two-sided paired t-test over the seeds. Their mean: the error of always predicting the "
         "mean of the training crystals."
     )
