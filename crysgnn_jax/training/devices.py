@@ -10,6 +10,7 @@ fewer devices than it began with.
 """
 
 import functools
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -48,8 +49,12 @@ class _Programs:
         self.times = 0
 
     def let_go_of_many(self) -> None:
-        """Those that are still in use are compiled again when they are next called."""
-        if self.made > KEPT:
+        """Those that are still in use are compiled again when they are next called.
+
+        Not by one of several threads, another of which may be compiling: runs side by side, a
+        device each, keep theirs.
+        """
+        if self.made > KEPT and threading.current_thread() is threading.main_thread():
             self.made = 0
             self.times += 1
             jax.clear_caches()
