@@ -236,7 +236,7 @@ def pretrain(
             progress=Progress(training.epochs, network, quiet=quiet),
             about={"command": "pretrain", "data": [source.name], "limit": None},
             overwrite=overwrite,
-            named=_named(follow=teacher, exclude=exclude),
+            named=_named({"follow": teacher, "exclude": exclude}),
             continued=continued,
         ),
         PretrainingTask(objectives, **following),
@@ -338,14 +338,10 @@ def train(
         needs_unlabelled=learning.needs_unlabelled(),
         quiet=quiet,
     )
-    taught = {}
+    named: dict[str, Any] = {"autoencoder": autoencoder}
     if prepared.teacher is not None:
-        taught = {
-            "teacher": shipped.label_of(prepared.teacher.path),
-            **_named(unlabelled=unlabelled),
-        }
-        if untagged.untagged_epochs is not None:
-            taught["untagged_epochs"] = untagged.untagged_epochs
+        epochs = untagged.untagged_epochs
+        named |= {"teacher": prepared.teacher, "unlabelled": unlabelled, "untagged_epochs": epochs}
     parts = prepared.split(split, training.seed)
     chosen.require(len(parts.train))
     result = prepared.learn(
@@ -362,7 +358,7 @@ def train(
         cache=cache,
         draw=draw_run,
         overwrite=overwrite,
-        named={**_named(autoencoder=autoencoder), **taught},
+        named=_named(named),
         continued=continued,
     )
     run.require_shared(Path(workdir), "workdir")
@@ -383,22 +379,21 @@ IN_MEMORY = "what was in memory"
 """Stands in a run's ``config.json`` for what has no name: a run by that file alone is refused."""
 
 
-def _named(**given: Any) -> dict[str, Any]:
-    """What ``config.json`` says by the names of flags, of what was given, where it was: paths as
-    they are; a list stays one."""
+def _named(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``config.json`` says by the names of flags, of those that were given: numbers and paths
+    as they are, and a list of paths; networks by theirs."""
 
     def words(value: Any) -> Any:
-        if isinstance(value, TrainedModel):
-            return shipped.label_of(value.path)
         if isinstance(value, (list, tuple)) and all(isinstance(x, (str, Path)) for x in value):
             return [str(x) for x in value]
+        if isinstance(value, lesson.Teacher):
+            return shipped.label_of(value.path)
+        if isinstance(value, int):
+            return value
         return str(value) if isinstance(value, (str, Path)) else IN_MEMORY
 
-    return {
-        name: words(value)
-        for name, value in given.items()
-        if value is not None and not (isinstance(value, (list, tuple)) and not value)
-    }
+    found = {name: words(value) for name, value in given.items() if value is not None}
+    return {name: value for name, value in found.items() if value != []}
 
 
 def _sources(data: Any) -> list[Source]:

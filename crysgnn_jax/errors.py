@@ -1,5 +1,7 @@
 """The things that can be wrong with what a user hands over."""
 
+import functools
+import logging
 import re
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -9,6 +11,13 @@ def printable(text: str) -> str:
     """Text from a file or a name, fit for a terminal and for UTF-8: control characters, which
     could move the cursor or change colours, and halves of surrogate pairs are written out."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """Warn of something, once in a process, however many runs of it meet with it: a comparison
+    trains many students on the same crystals."""
+    logging.getLogger(__name__).warning("%s", message)
 
 
 class UserError(Exception):

@@ -61,8 +61,8 @@ def _from_file(path: Path) -> ModuleType:
     if known is not None and known.__file__ == str(file):
         return known
     # Flax and pickle look a class up by the name of its module, which must be nobody else's.
-    name = re.sub(r"\W", "_", words)
-    while name in sys.modules:
+    name = re.sub(r"\W", "_", path.stem)
+    while _is_another(name, file):
         name += "_"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
@@ -77,6 +77,14 @@ def _from_file(path: Path) -> ModuleType:
         raise
     sys.modules[words] = module
     return module
+
+
+def _is_another(name: str, file: Path) -> bool:
+    """Whether a module of this name has been imported, or would be, from elsewhere than a file."""
+    if name in sys.modules:
+        return True
+    spec = importlib.util.find_spec(name)
+    return spec is not None and spec.origin != str(file)
 
 
 def require_trust(path: str, parameter: str, named_by: Any) -> None:

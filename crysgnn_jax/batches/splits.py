@@ -1,19 +1,15 @@
 """Training, validation and test crystals: at random, by formula, by a column, or as before."""
 
 import dataclasses
-import functools
 import hashlib
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from crysgnn_jax.errors import UserError
+from crysgnn_jax.errors import UserError, warn_once
 from crysgnn_jax.graphs.store import GraphStore
-
-_log = logging.getLogger(__name__)
 
 FRACTIONS = (0.8, 0.1, 0.1)
 """Training, validation, test."""
@@ -158,16 +154,10 @@ def _from_file(store: GraphStore, rows: np.ndarray, path: Path) -> np.ndarray:
             f"`split` {path}: none of its ids, such as {next(iter(side_of), '')!r}, is in the data"
         )
     sides = np.array([side_of.get(id, "") for id in store.ids[rows].tolist()])
-    _warn_of_missing(path, len(side_of) - np.count_nonzero(sides), len(side_of))
-    return sides
-
-
-@functools.cache
-def _warn_of_missing(path: Path, n: int, n_all: int) -> None:
-    """Once, however many students have the split."""
-    if n:
-        _log.warning(
-            "`split` %s: %s of its %s crystals are not among those with the label, and are left "
-            "out: errors may be of fewer test crystals than those of other runs by this split",
-            *(path, f"{n:,}", f"{n_all:,}"),
+    if missing := len(side_of) - np.count_nonzero(sides):
+        warn_once(
+            f"`split` {path}: {missing:,} of its {len(side_of):,} crystals are not among those "
+            "with the label, and are left out: errors may be of fewer test crystals than those of "
+            "other runs by this split"
         )
+    return sides

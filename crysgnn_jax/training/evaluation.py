@@ -21,9 +21,13 @@ def compiled(
     *,
     any_shape: bool = False,
 ) -> Compiled:
-    """What an `Evaluator` runs; arguments as of that one.
+    """A function of batches, compiled for an `Evaluator`.
 
     Args:
+      devices: where to run.
+      function: pure, (variables, batch) → outputs.
+      measure: pure, (outputs, batch) → metrics of the whole step, for `Evaluator.means`; where it
+        is not given, the outputs are they.
       any_shape: as of `Devices.compile`: it is for the batches of several stores.
     """
 
@@ -42,24 +46,13 @@ class Evaluator:
 
     Args:
       devices: where to run.
-      function: pure, (variables, batch) → outputs, which is compiled; or what `compiled` made of
-        such a one before.
+      function: as `compiled` makes it, for these devices.
       loader: makes the batches.
-      measure: pure, (outputs, batch) → metrics of the whole step, for `means`; where it is not
-        given, the outputs are they.
     """
 
-    def __init__(
-        self,
-        devices: Devices,
-        function: Callable | Compiled,
-        loader: Loader,
-        measure: Callable | None = None,
-    ):
+    def __init__(self, devices: Devices, function: Compiled, loader: Loader):
         self._devices = devices
         self._function = function
-        if not isinstance(function, Compiled):
-            self._function = compiled(devices, function, measure)
         self._loader = loader
 
     def _steps(self, variables: Any, rows: np.ndarray) -> Iterator[tuple[Any, Any]]:
@@ -139,8 +132,12 @@ class Evaluator:
 
 
 def what_it_says(module: nn.Module) -> Callable[[Any, jraph.GraphsTuple], dict[str, jax.Array]]:
-    """What `predicted` runs: (variables, batch) → a property predictor's outputs, and the mean of
-    the atoms' embeddings, of each crystal."""
+    """(variables, batch) → a property predictor's outputs, and the mean of the atoms' embeddings,
+    of each crystal.
+
+    Args:
+      module: returns a `network.Prediction`.
+    """
 
     def function(variables: Any, graph: jraph.GraphsTuple) -> dict[str, jax.Array]:
         outputs: Any = module.apply(variables, graph, False)
@@ -151,7 +148,7 @@ def what_it_says(module: nn.Module) -> Callable[[Any, jraph.GraphsTuple], dict[s
 
 
 def predicted(
-    module: nn.Module | Compiled,
+    function: Compiled,
     variables: Any,
     devices: Devices,
     loader: Loader,
@@ -161,8 +158,8 @@ def predicted(
     """What a property predictor says of crystals, and what it makes of them, in evaluation mode.
 
     Args:
-      module: returns a `network.Prediction`; or what `compiled` made of `what_it_says`.
-      variables: its weights.
+      function: `compiled` of `what_it_says`.
+      variables: the predictor's weights.
       devices: where to run.
       loader: makes the batches.
       rows: of the store; all of them where not given.
@@ -171,7 +168,6 @@ def predicted(
     Returns:
       ``[n]`` float64, in standardised units; ``[n, d]`` float32, the mean of the atoms' embeddings.
     """
-    function = module if isinstance(module, Compiled) else what_it_says(module)
     store = loader.batcher.store
     if rows is None:
         rows = np.arange(len(store))

@@ -1,7 +1,6 @@
 """What a student learns a property from: crystals with labels, and the teacher's view of them."""
 
 import dataclasses
-import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from crysgnn_jax.batches.splits import Split, make_split
 from crysgnn_jax.crystals.named import NAMED, unit_of
 from crysgnn_jax.crystals.readers import read
 from crysgnn_jax.crystals.sources import UNLABELLED, Combined, Source, without_labels
-from crysgnn_jax.errors import UserError
+from crysgnn_jax.errors import UserError, warn_once
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.graphs.store import GraphStore
 from crysgnn_jax.models.network import Network, Recipe
@@ -274,7 +273,7 @@ class Lesson:
         if not found:
             return None
         whose = max(found, key=lambda whose: found[whose].by_formula)
-        _warn_once(found[whose].in_words(whose))
+        warn_once(found[whose].in_words(whose))
         return found[whose]
 
     def not_tested(self, split: Split) -> np.ndarray:
@@ -448,12 +447,6 @@ class Lesson:
         return rows
 
 
-@functools.cache
-def _warn_once(message: str) -> None:
-    """A comparison tests many students on the same crystals."""
-    _log.warning("%s", message)
-
-
 def prepare(
     student: Student,
     source: Source,
@@ -522,7 +515,7 @@ def prepare(
         raise UserError(f"`property` {property}: no crystal of {store.source_name} has a value")
     n_own = int(np.sum(~_came_without(store)))
     if len(labelled) < n_own:
-        _warn_once(
+        warn_once(
             f"{n_own - len(labelled):,} of {n_own:,} crystals have no {property}: training, "
             f"validation and test are on the other {len(labelled):,}"
         )

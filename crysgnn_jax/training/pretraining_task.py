@@ -22,7 +22,7 @@ from crysgnn_jax.pretraining.objective import (
     with_trivial_losses,
 )
 from crysgnn_jax.pretraining.registry import PRETRAINED, RELEASED
-from crysgnn_jax.training.evaluation import Evaluator
+from crysgnn_jax.training.evaluation import Evaluator, compiled
 from crysgnn_jax.training.memory import Memory
 from crysgnn_jax.training.property_task import Start, bare
 from crysgnn_jax.training.run import Learner, Run
@@ -168,7 +168,8 @@ class PretrainingTask:
             more = pretraining_metrics(self.objectives, outputs, graph)
             return {"loss": value, **parts, **more}
 
-        evaluator = Evaluator(run.devices, outputs_of, Loader(batcher, run.devices), metrics_of)
+        program = compiled(run.devices, outputs_of, metrics_of)
+        evaluator = Evaluator(run.devices, program, Loader(batcher, run.devices))
 
         def evaluate(variables: Any) -> tuple[float, dict[str, float]]:
             means = with_trivial_losses(

@@ -27,7 +27,7 @@ from crysgnn_jax.objectives.distillation import (
 from crysgnn_jax.objectives.property import Standardiser, property_loss
 from crysgnn_jax.settings import deciding
 from crysgnn_jax.training.baseline import mae_of_composition
-from crysgnn_jax.training.evaluation import Evaluator, predicted
+from crysgnn_jax.training.evaluation import Evaluator, compiled, predicted, what_it_says
 from crysgnn_jax.training.memory import Memory, Seen
 from crysgnn_jax.training.reference import Reference, kept
 from crysgnn_jax.training.run import Learner, Run
@@ -189,7 +189,8 @@ class PropertyTask:
             outputs: Any = module.apply(variables, graph, False)
             return outputs.prediction
 
-        evaluator = Evaluator(run.devices, standardised, Loader(batcher, run.devices))
+        program = compiled(run.devices, standardised)
+        evaluator = Evaluator(run.devices, program, Loader(batcher, run.devices))
 
         def predict(variables: Any, rows: np.ndarray) -> np.ndarray:
             # In float64: a total energy of −1e4 eV has no third decimal in float32.
@@ -203,7 +204,8 @@ class PropertyTask:
             found = run.devices.first(variables)
             own = found if self.teacher_embeddings is None else bare(found)
             loader = Loader(batcher, run.devices)
-            raw, embeddings = predicted(run.module, own, run.devices, loader, rows)
+            says = compiled(run.devices, what_it_says(run.module))
+            raw, embeddings = predicted(says, own, run.devices, loader, rows)
             place = {row: k for k, row in enumerate(rows)}
             of = lambda chosen: np.array([place[row] for row in chosen], int)
             predictions = {

@@ -11,8 +11,7 @@ import pytest
 
 from crysgnn_jax.commands import cli, distill, embed, finetune, predict, pretrain
 from crysgnn_jax.crystals.table import write_table
-from crysgnn_jax.errors import UserError
-from crysgnn_jax.training import lesson
+from crysgnn_jax.errors import UserError, warn_once
 from toy_runs import COMMON, prepare, run
 from toys import collection
 
@@ -129,7 +128,7 @@ def test_crystals_without_a_value_are_counted(tmp_path, caplog):
     for crystal in some[:5]:
         crystal.labels.clear()
     write_table(tmp_path / "toys.npz", some)
-    lesson._warn_once.cache_clear()
+    warn_once.cache_clear()
     run(distill, tmp_path, "--vanilla", "--student", "cgcnn", "--epochs", "1",
         "--workdir", tmp_path / "run")  # fmt: skip
     (said,) = [x for x in caplog.messages if "have no" in x]

@@ -11,10 +11,9 @@ from crysgnn_jax.commands import distill, pretrain
 from crysgnn_jax.crystals.named import load_named
 from crysgnn_jax.crystals.sources import formulas_of
 from crysgnn_jax.crystals.table import write_table
-from crysgnn_jax.errors import UserError
+from crysgnn_jax.errors import UserError, warn_once
 from crysgnn_jax.graphs.settings import FeaturiserSettings
 from crysgnn_jax.reporting.verdict import verdict
-from crysgnn_jax.training import lesson
 from crysgnn_jax.training.lesson import Lesson, Student
 from crysgnn_jax.training.memory import Memory, Seen
 from crysgnn_jax.training.predictor import TrainedModel
@@ -98,7 +97,7 @@ def test_the_teacher_of_the_package_knows_nothing_of_its_data_sets():
 
 def test_a_student_that_is_tested_on_what_its_teacher_has_seen_is_told(here, caplog):
     flags = ("--student", "cgcnn", "--teacher", here / "teacher", "--weight", "0.1", *SHORT)
-    lesson._warn_once.cache_clear()  # tests of other files have toy crystals too
+    warn_once.cache_clear()  # tests of other files have toy crystals too
     run(distill, here, *flags, "--workdir", here / "distilled")
     result = json.loads((here / "distilled" / "result.json").read_text())
     n = result["n_test"]
@@ -118,7 +117,7 @@ def test_one_who_starts_from_what_has_seen_them_is_told_too(here, caplog):
     model = TrainedModel.load(here / "teacher.safetensors")
     store = cg.build_store(cg.read(here / "toys.npz"), model.featuriser, cache=here / "cache")
     student = Student.of_pretrained(model, freeze=False)
-    lesson._warn_once.cache_clear()
+    warn_once.cache_clear()
     own = Lesson(student, "energy", store, np.arange(len(store)))
     seen = own.seen(own.split("random", 0))
     assert seen == Seen(2, 2, 2)

@@ -18,7 +18,7 @@ from crysgnn_jax.pretraining.objective import pretraining_loss
 from crysgnn_jax.pretraining.registry import RELEASED
 from crysgnn_jax.pretraining.teacher import Teacher
 from crysgnn_jax.training.devices import AXIS, Devices
-from crysgnn_jax.training.evaluation import Evaluator
+from crysgnn_jax.training.evaluation import Evaluator, compiled
 from crysgnn_jax.training.rounds import one_by_one
 from crysgnn_jax.training.step import (
     create_state,
@@ -184,8 +184,10 @@ def test_evaluation_does_not_depend_on_the_devices(batcher):
         loader = Loader(made, devices)
         assert len(loader.steps(ROWS)[0]) == 4
         variables = devices.replicate(state.variables)
-        means = Evaluator(devices, apply, loader, measure).means(variables, ROWS)
-        found.append((means, Evaluator(devices, crystals, loader).columns(variables, ROWS)))
+        measured = compiled(devices, apply, measure)
+        means = Evaluator(devices, measured, loader).means(variables, ROWS)
+        columns = Evaluator(devices, compiled(devices, crystals), loader).columns(variables, ROWS)
+        found.append((means, columns))
     for means, columns in found[1:]:
         assert means == pytest.approx(found[0][0], rel=1e-5)
         np.testing.assert_allclose(columns["crystals"], found[0][1]["crystals"], atol=1e-6)

@@ -68,6 +68,7 @@ def test_own_code_by_its_file(tmp_path, monkeypatch):
     (tmp_path / "own_file.py").write_text("class Thing: pass\n")
     path = f"{tmp_path / 'own_file.py'}:Thing"
     thing = find_member(path, "student", "")
+    assert thing.__module__ == "own_file"
     assert pickle.loads(pickle.dumps(thing)) is thing
     assert find_member(path, "student", "") is thing
     with pytest.raises(UserError, match="has no Other"):
