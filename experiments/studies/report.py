@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+import crysgnn_jax as cg
 from crysgnn_jax.training.settings import TEACHER
 from crysgnn_jax.training.shipped import FOLDER
 from crysgnn_jax.training.workdir import RESULT, read_json
@@ -35,7 +36,7 @@ TITLES = {
     "log10_bulk_modulus": "log₁₀ bulk modulus, GPa",
     "log10_shear_modulus": "log₁₀ shear modulus, GPa",
 }
-SHOWN = {"cgcnn": "CGCNN", "crysxpp": "CrysXPP", "gatgnn": "GATGNN", "alignn": "ALIGNN"}
+SHOWN = {"cgcnn": "CGCNN", "crysxpp": "CrysXPP", "gatgnn": "GATGNN", "alignn": "ALIGNN, small"}
 PUBLISHED = {"cgcnn": 16, "crysxpp": 12, "gatgnn": 8, "alignn": 4}
 """Mean gain of a student over the paper's properties, % (Das et al. 2023)."""
 
@@ -50,9 +51,14 @@ def parts(name: str) -> tuple[str, str, str]:
 
 
 def of_earlier_start(name: str, cell: dict[str, Any]) -> bool:
-    """Whether its distilled students began with another start than the one that the package has."""
+    """Whether its distilled students began with another start than the one that the package has.
+
+    Where the package has none, by another teacher.
+    """
     path = FOLDER / f"{TEACHER}-{parts(name)[0]}" / RESULT
-    if not path.exists() or cell["start"]["from"] != path.parent.name:
+    if not path.exists():
+        return cell["teacher"] != cg.load(TEACHER).fingerprint
+    if cell["start"]["from"] != path.parent.name:
         return True
     return cell["start"]["validation_loss"] != read_json(path)["validation_loss"]
 
