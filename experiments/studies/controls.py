@@ -10,6 +10,8 @@ python -m experiments.studies.controls ../data --output runs/studies/controls
 | both | has followed the teacher, from disturbed crystals, and learned its objectives, 3 passes |
 | untrained | has followed a teacher that was never trained, 3 passes |
 | bundled | has followed a teacher of the bundled crystals alone, 3 passes |
+| released | random weights: the paper's pull and objectives, its teacher of the bundled crystals |
+| taught | the package's start; five such students tell it the property of 22,000 more crystals |
 | tuned | is the teacher itself, of 5 convolutions, under a property head |
 
 All but ``tuned`` are CGCNN of 3 convolutions. Chosen and shown on validation crystals, beside the
@@ -26,10 +28,13 @@ from crysgnn_jax.training.settings import TEACHER
 from crysgnn_jax.training.workdir import read_json
 from experiments.studies.runs import Job, about, add_flags, epochs_for
 
-CONTROLS = ("vanilla", "distilled", "direct", "both", "untrained", "bundled", "tuned")
+CONTROLS = (
+    "vanilla", "distilled", "direct", "both", "untrained", "bundled", "released", "taught", "tuned"
+)  # fmt: skip
 OTHER_TEACHERS = {
     "untrained": ["--limit", 200, "--epochs", 1, "--learning-rate", 1e-12],
     "bundled": [],
+    "released": ["--recipe", "released"],
 }
 """Control → flags by which its teacher is made; that of the others is the package's."""
 
@@ -79,6 +84,11 @@ def run_of(data: Path, output: Path, control: str, property: str, n: int, seed: 
     flags = ["--student", "cgcnn", *flags]
     if control == "vanilla":
         return Job(path, distill, [*flags, "--vanilla"])
+    if control == "taught":
+        return Job(path, distill, [*flags, "--weight", 0.1, "--taught-by", 5])
+    if control == "released":
+        pull = ["--teacher", teacher_of(output, control), "--pull", "released", "--weight", 0.5]
+        return Job(path, distill, [*flags, *pull])
     start = ["--teacher", teacher_of(output, control), "--start", output / "starts" / control]
     return Job(path, distill, [*flags, *start, "--weight", 0.1])
 
