@@ -124,17 +124,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--controls", nargs="+", default=CONTROLS, choices=CONTROLS)
+    parser.add_argument("--only", nargs="+", default=[], help="a property, a number of labels")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     add_flags(parser, "controls")
     args = parser.parse_args()
     jobs = {
-        (control, property, n, seed): run_of(
-            args.data, args.output, control, property, n, seed
-        )
+        (control, property, n, seed): run_of(args.data, args.output, control, property, n, seed)
         for seed in args.seeds
         for property, n in CELLS
+        if set(args.only) <= {property, str(n)}
         for control in args.controls
-    }  # fmt: skip
+    }
     if not args.collect:
         for control in args.controls:
             for job in starts(args.data, args.output, control):
