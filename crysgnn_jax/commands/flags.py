@@ -246,16 +246,21 @@ def add_student_flags(parser: argparse.ArgumentParser, *, settings: bool = True)
     """How a property predictor is trained; ``settings``: whether its network can be changed."""
     group = parser.add_argument_group("student")
     if settings:
-        group.add_argument(
-            "--set",
-            action="append",
-            default=[],
-            metavar="NAME=VALUE",
-            help="a setting of the student's network, such as width=32; may be repeated "
-            "(default: as published)",
-        )
+        add_set_flag(group)
     add_settings(group, PropertySettings, ("loss", "raw_targets"))
     add_settings(group, TrainingSettings, ("weight_decay", "patience"), defaults={"patience": 30})
+
+
+def add_set_flag(group: argparse._ActionsContainer) -> None:
+    """How a student's network differs from the published one."""
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of the student's network, such as width=32; may be repeated "
+        "(default: as published)",
+    )
 
 
 def add_teacher_flag(parser: argparse.ArgumentParser, *, files: bool = False) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from crysgnn_jax import processes
 from crysgnn_jax.commands import cli, flags
+from crysgnn_jax.errors import UserError
 from crysgnn_jax.pretraining.catalogue import OBJECTIVES, RELEASED
 
 WORKDIRS = {"crysgnn": "runs/teacher"}
@@ -102,6 +103,7 @@ def parser() -> flags.Parser:
         metavar="N",
         help="convolutions (default 5; for others 3)",
     )
+    flags.add_set_flag(group)
     group.add_argument(
         "--temperature",
         type=flags.positive(float),
@@ -159,11 +161,10 @@ def execute(args: argparse.Namespace) -> None:
         temperature = {} if args.temperature is None else {"temperature": args.temperature}
         objectives = (*objectives, *objectives_of(recipe, weights, **temperature))
     featuriser = graphs_of(args.network, flags.given(args, FeaturiserSettings))
-    model = {"width": args.width, "n_convolutions": args.n_convolutions}
     found = without_labels(
         args.network,
         objectives,
-        {name: value for name, value in model.items() if value is not None},
+        _model(args),
         cutoff=featuriser.cutoff,
         released=args.recipe == "released",
     )
@@ -212,6 +213,26 @@ def execute(args: argparse.Namespace) -> None:
         students.record(args.record, {args.network: {**result, "files": str(path)}})
     if args.export is not None:
         export(path, args.export)
+
+
+def _model(args: argparse.Namespace) -> dict[str, Any]:
+    """Settings of the network's module that are given.
+
+    Raises:
+      UserError: ``--set`` is given and the network is no student, or has no such setting.
+    """
+    from crysgnn_jax.commands.students import parse_settings
+    from crysgnn_jax.models.registry import find_network
+    from crysgnn_jax.pretraining.registry import PRETRAINED
+
+    given = {"width": args.width, "n_convolutions": args.n_convolutions}
+    given = {name: value for name, value in given.items() if value is not None}
+    if args.set and args.network in PRETRAINED:
+        raise UserError(
+            f"--set {args.set[0]}: that is of students; {args.network} takes --width and "
+            "--n-convolutions"
+        )
+    return given | (parse_settings(args.set, find_network(args.network)) if args.set else {})
 
 
 def _named(args: argparse.Namespace) -> dict[str, Any]:
