@@ -222,6 +222,18 @@ def test_formulas_to_be_tested_on_are_left_out(here):
     assert found["n_train"] + found["n_validation"] == 24
 
 
+def test_a_start_can_be_of_a_student_that_differs_from_the_published(here):
+    short = ("--epochs", "1", "--batch-size", "12", "--workdir", here / "narrow")
+    settings = ("--set", "n_convolutions=1", "--set", "head_width=16")
+    run(pretrain, here, "--network", "cgcnn", "--follow", here / "teacher", *settings, *short)
+    begun = TrainedModel.load(here / "narrow").variables["params"]
+    assert begun["hidden_0"]["kernel"].shape == (64, 16) and "convolution_1" not in begun["encoder"]
+    with pytest.raises(cg.UserError, match="crysgnn takes --width and --n-convolutions"):
+        run(pretrain, here, "--set", "width=8", *short)
+    with pytest.raises(cg.UserError, match="--set depth=2: CGCNN has the settings"):
+        run(pretrain, here, "--network", "cgcnn", "--set", "depth=2", *short)
+
+
 def test_what_is_no_start_is_told(here):
     short = (*STUDENT, "--epochs", "1")
     with pytest.raises(cg.UserError, match="holds crysgnn; name a run of pretrain --network cgcnn"):
