@@ -36,7 +36,7 @@ TITLES = {
     "log10_bulk_modulus": "log₁₀ bulk modulus, GPa",
     "log10_shear_modulus": "log₁₀ shear modulus, GPa",
 }
-SHOWN = {"cgcnn": "CGCNN", "crysxpp": "CrysXPP", "gatgnn": "GATGNN", "alignn": "ALIGNN, small"}
+SHOWN = {"cgcnn": "CGCNN", "crysxpp": "CrysXPP", "gatgnn": "GATGNN", "alignn": "small ALIGNN"}
 PUBLISHED = {"cgcnn": 16, "crysxpp": 12, "gatgnn": 8, "alignn": 4}
 """Mean gain of a student over the paper's properties, % (Das et al. 2023)."""
 
@@ -93,7 +93,7 @@ def every_cell(cells: dict[str, Any]) -> str:
         student, source, property = parts(name)
         mark, errors, gain, ends = in_words(name, cell, ".4g", ".2g")
         lines.append(
-            f"| {student}{mark} | {source} | {property} | {cell['n_train']} | {errors} | "
+            f"| {SHOWN[student]}{mark} | {source} | {property} | {cell['n_train']} | {errors} | "
             f"{gain} | {ends} |"
         )
     return "\n".join(lines)
@@ -113,7 +113,7 @@ def by_student(cells: dict[str, Any]) -> str:
         gains = np.array([cell["gain"] for cell in found])
         lows, highs = np.array([cell["gain_interval"] for cell in found]).T
         lines.append(
-            f"| {student} | {len(found)} | {np.sum(gains > 0)} | {np.sum(lows > 0)} | "
+            f"| {SHOWN[student]} | {len(found)} | {np.sum(gains > 0)} | {np.sum(lows > 0)} | "
             f"{np.sum(highs < 0)} | {gains.mean():.1f} | {published} |".replace("-", "−")
         )
     return "\n".join(lines)
@@ -151,11 +151,41 @@ def first_command() -> str:
     return "\n".join(lines)
 
 
+METHODS = {
+    "DFT": "DFT",
+    "DFT, straight line": "DFT, straight line",
+    "cgcnn vanilla": "CGCNN vanilla, DFT labels alone",
+    "cgcnn vanilla, adapted": "… adapted",
+    "cgcnn distilled": "CGCNN distilled, DFT labels alone",
+    "cgcnn distilled, adapted": "… adapted",
+}
+
+
+def from_dft() -> str:
+    """Markdown, a row a method: errors and biases beside measured values, by the share used."""
+    lines = {
+        (x["method"], x["measured_share"]): x for x in read_json(RESULTS / "debias.json")["lines"]
+    }
+    shares = sorted({share for _, share in lines})
+    head = " | ".join(f"MAE, {share:.0%} used | bias".replace("%", " %") for share in shares)
+    rows = [f"| method | {head} |", "|---|" + "---|---|" * len(shares)]
+    for method, shown in METHODS.items():
+        values = []
+        for share in shares:
+            x = lines[method, share]
+            values.append(f"{x['mae']:.3f} ± {x['mae_deviation']:.3f}")
+            values.append(f"{x['bias']:+.3f} ± {x['bias_deviation']:.3f}")
+        rows.append(f"| {shown} | {' | '.join(values)} |".replace("-", "−"))
+    return "\n".join(rows)
+
+
 def tables() -> Iterator[tuple[Path, str, str]]:
     """Text, name of a table in it, and the table as the records have it."""
     cells = read_json(RESULTS / "gain.json")["cells"]
     yield RESULTS / "README.md", "every cell", every_cell(cells)
     yield RESULTS / "README.md", "by student", by_student(cells)
+    for page in (RESULTS / "README.md", ROOT / "docs" / "commands" / "debias.md"):
+        yield page, "from DFT to measurement", from_dft()
     yield ROOT / "README.md", "the first command", first_command()
     yield ROOT / "README.md", "Materials Project", materials_project(cells)
 
@@ -190,7 +220,7 @@ def draw(cells: dict[str, Any], path: Path) -> None:
         student, source, property = parts(name)
         n = cells[name]["n_train"]
         mark = "†" if of_earlier_start(name, cells[name]) else ""
-        labels.append(f"{student}{mark}: {property.split(', ')[0]}, {n} labels of {source}")
+        labels.append(f"{SHOWN[student]}{mark}: {property.split(', ')[0]}, {n} labels of {source}")
     axes.set_yticks(range(len(names)), labels)
     axes.set_xlabel("gain, % of the vanilla MAE")
     figure.savefig(path, dpi=150)

@@ -22,8 +22,8 @@ def test_a_row_says_by_which_start_it_was_made():
     }  # fmt: skip
     row = report.every_cell({"cgcnn mp band_gap 300": cell}).splitlines()[-1]
     assert row == (
-        "| cgcnn† | Materials Project | band gap, eV | 300 | 0.25 ± 0.071 | 0.3 ± 0 | "
+        "| CGCNN† | Materials Project | band gap, eV | 300 | 0.25 ± 0.071 | 0.3 ± 0 | "
         "−20.0 | −30.0 … 1.0 |"
     )
     (row,) = report.by_student({"cgcnn mp band_gap 300": cell}).splitlines()[2:]
-    assert row == "| cgcnn | 1 | 0 | 0 | 0 | -20.0 | 16 |".replace("-", "−")
+    assert row == "| CGCNN | 1 | 0 | 0 | 0 | -20.0 | 16 |".replace("-", "−")
