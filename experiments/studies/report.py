@@ -174,7 +174,8 @@ def from_dft() -> str:
         for share in shares:
             x = lines[method, share]
             values.append(f"{x['mae']:.3f} ± {x['mae_deviation']:.3f}")
-            values.append(f"{x['bias']:+.3f} ± {x['bias_deviation']:.3f}")
+            bias = round(x["bias"], 3) + 0.0  # no "-0.000"
+            values.append(f"{bias:+.3f} ± {x['bias_deviation']:.3f}")
         rows.append(f"| {shown} | {' | '.join(values)} |".replace("-", "−"))
     return "\n".join(rows)
 
