@@ -11,7 +11,7 @@ python -m experiments.studies.controls ../data --output runs/studies/controls
 | untrained | has followed a teacher that was never trained, 3 passes |
 | bundled | has followed a teacher of the bundled crystals alone, 3 passes |
 | released | random weights: the paper's pull and objectives, its teacher of the bundled crystals |
-| taught | the package's start; five such students tell it the property of 22,000 more crystals |
+| taught | the package's start; five such students tell it the property of 25,000 more crystals |
 | tuned | is the teacher itself, of 5 convolutions, under a property head |
 
 All but ``tuned`` are CGCNN of 3 convolutions. Chosen and shown on validation crystals, beside the
